@@ -1,0 +1,34 @@
+"""Errors that are the user's to mend: commands print them as one line and exit with status 2."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Bad input: the message is one line that names the offending value and the fix."""
+
+
+class ImageTooSmallError(UserError):
+    """An image has fewer pixels along an axis than a layer needs; `train.run` adds the smallest size that works."""
+
+
+class DivergenceError(RuntimeError):
+    """Training produced a non-finite loss or gradient; the message has the step, the learning rate and the gradient norm."""
+
+
+def unknown_name(what: str, value: str, known: Iterable[str]) -> UserError:
+    """The error for a name that is in no table: names the nearest known one and lists all.
+
+    Args:
+      what: what the name stands for, for example "model".
+      value: the unknown name.
+      known: the names that exist.
+
+    Example:
+      >>> print(unknown_name("model", "resnet05", ["lenet5", "resnet50"]))
+      unknown model 'resnet05'; did you mean 'resnet50'? Known: lenet5, resnet50
+    """
+    known = sorted(known)
+    near = difflib.get_close_matches(str(value), known, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ";"
+    return UserError(f"unknown {what} {value!r}{hint} Known: {', '.join(known)}".replace(";  ", "; "))

@@ -1,0 +1,1 @@
+"""Sources of labelled images, the order of examples, batches, and augmentation on the device."""

@@ -1,0 +1,14 @@
+"""Losses per example, unreduced: the caller masks and reduces them once.
+
+A loss takes logits and labels and returns float32 `[B]`; `LOSSES` is the table that a config's `loss.name` looks up.
+"""
+
+from cnn_jax.losses.classification import mean_squared_error, sigmoid_binary_cross_entropy, softmax_cross_entropy
+
+LOSSES = {
+    "mean_squared_error": mean_squared_error,
+    "sigmoid_binary_cross_entropy": sigmoid_binary_cross_entropy,
+    "softmax_cross_entropy": softmax_cross_entropy,
+}
+
+__all__ = ["LOSSES", "mean_squared_error", "sigmoid_binary_cross_entropy", "softmax_cross_entropy"]

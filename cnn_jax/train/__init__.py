@@ -1,0 +1,1 @@
+"""Training: the step and its transformations, the loop, and everything a run directory holds."""

@@ -1,0 +1,1 @@
+"""Pretrained parameters in, exported models out."""

@@ -1,0 +1,78 @@
+"""Which examples make a batch: a pure function of (seed, step) for training, and an exact cover for evaluation."""
+
+import functools
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+from jaxtyping import Int
+
+from cnn_jax.data.sources import LabelledImages
+
+
+@functools.lru_cache(maxsize=4)
+def epoch_order(seed: int, epoch: int, examples: int) -> Int[np.ndarray, "N"]:
+    """The order of the examples in one epoch: a permutation that depends on (seed, epoch) alone.
+
+    Example:
+      >>> sorted(epoch_order(seed=0, epoch=3, examples=5).tolist())
+      [0, 1, 2, 3, 4]
+    """
+    entropy = np.random.SeedSequence([seed, zlib.crc32(b"order"), epoch])
+    order = np.random.Generator(np.random.PCG64(entropy)).permutation(examples).astype(np.int32)
+    order.flags.writeable = False  # the cache hands out the same array again
+    return order
+
+
+def training_batch(data: LabelledImages, *, seed: int, step: int, batch_size: int) -> dict[str, np.ndarray]:
+    """The batch of one training step.
+
+    Epochs follow each other without a gap: step s holds positions `s * B` to `s * B + B - 1` of the endless sequence
+    of permuted epochs. Every batch is full, every example is used exactly once an epoch, and the sequence of examples
+    is the same for every batch size.
+
+    Args:
+      data: the training split.
+      seed: the run's seed.
+      step: optimizer steps done before this one.
+      batch_size: B.
+
+    Returns:
+      `image` uint8 `[B, *space, C]`, `label` int32 `[B]`, `mask` float32 `[B]`, `id` int32 `[B]`, `epoch` int32 `[B]`.
+    """
+    position = step * batch_size + np.arange(batch_size, dtype=np.int64)
+    epoch, offset = np.divmod(position, len(data))
+    index = np.concatenate(
+        [epoch_order(seed, int(e), len(data))[offset[epoch == e]] for e in range(int(epoch[0]), int(epoch[-1]) + 1)]
+    )
+    return {
+        "image": data.images[index],
+        "label": data.labels[index],
+        "mask": np.ones(batch_size, np.float32),
+        "id": index,
+        "epoch": epoch.astype(np.int32),
+    }
+
+
+def evaluation_batches(data: LabelledImages, *, batch_size: int, multiple_of: int = 1) -> Iterator[dict[str, np.ndarray]]:
+    """Every example exactly once, in order, in batches of one shape; the tail is padded and masked.
+
+    Args:
+      data: the split.
+      batch_size: examples per batch, at most; a split that is smaller makes one batch of its own size.
+      multiple_of: the number of devices a batch is divided over; batches are rounded up to it.
+    """
+    size = -(-min(batch_size, len(data)) // multiple_of) * multiple_of
+    for start in range(0, len(data), size):
+        stop = min(start + size, len(data))
+        padding = size - (stop - start)
+        yield {
+            "image": _padded(data.images[start:stop], padding),
+            "label": _padded(data.labels[start:stop], padding),
+            "mask": _padded(np.ones(stop - start, np.float32), padding),
+        }
+
+
+def _padded(values: np.ndarray, padding: int) -> np.ndarray:
+    """Append `padding` zeros along the first axis."""
+    return np.pad(values, [(0, padding)] + [(0, 0)] * (values.ndim - 1)) if padding else values

@@ -1,0 +1,68 @@
+"""Compositions of layers that two or more families share."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+from jaxtyping import Array, Float
+
+from cnn_jax.nn.activation import activation_layer
+from cnn_jax.nn.checks import require_known
+from cnn_jax.nn.conv import Conv, he_fan_in
+from cnn_jax.nn.norm import norm_layer
+
+ORDERS = ("conv_norm_act", "conv_act_norm")
+"""Orders of a `ConvNormAct`: as Ioffe & Szegedy 2015 normalise, or after the activation."""
+
+
+class ConvNormAct(nn.Module):
+    """Convolution, normalisation and activation, under the names `conv`, `norm` and `act`.
+
+    Attributes:
+      features: output channels.
+      kernel_size: one size for all spatial axes or one for each, in pixels.
+      stride: step of the kernel, in pixels.
+      padding: as in `Conv`.
+      use_bias: the convolution has a bias; BatchNorm directly behind it would cancel one.
+      norm: a key of `NORMS`.
+      activation: a key of `ACTIVATIONS`.
+      negative_slope: as in `activation_layer`.
+      order: "conv_norm_act" or "conv_act_norm".
+      kernel_init: initializer of the kernel.
+      dtype: compute type, "float32" or "bfloat16".
+
+    Raises:
+      ImageTooSmallError: the image is too small for the kernel.
+      UserError: an unknown name.
+    """
+
+    features: int
+    kernel_size: int | tuple[int, ...]
+    stride: int = 1
+    padding: str | int = "same"
+    use_bias: bool = True
+    norm: str = "none"
+    activation: str = "relu"
+    negative_slope: float | None = None
+    order: str = "conv_norm_act"
+    kernel_init: Callable[..., Array] = he_fan_in
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B *space C"], *, train: bool) -> Float[Array, "B *out features"]:
+        """Maps `[B, *space, C]` to `[B, *out, features]`; `train` goes to the normalisation."""
+        require_known("order", self.order, ORDERS)
+        norm = norm_layer(self.norm, dtype=self.dtype, name="norm")
+        act = activation_layer(self.activation, name="act", negative_slope=self.negative_slope)
+        x = Conv(
+            self.features,
+            self.kernel_size,
+            stride=self.stride,
+            padding=self.padding,
+            use_bias=self.use_bias,
+            dtype=self.dtype,
+            kernel_init=self.kernel_init,
+            name="conv",
+        )(x)
+        if self.order == "conv_norm_act":
+            return act(norm(x, train=train))
+        return norm(act(x), train=train)

@@ -1,0 +1,112 @@
+"""Convolution for one, two or three spatial axes, channels last, with padding that does not depend on the image."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from cnn_jax.errors import UserError
+from cnn_jax.nn.checks import require_positive
+from cnn_jax.nn.window import pad_amounts, per_axis, require_output
+
+he_fan_in = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+"""Normal with variance 2 / fan-in, keeps the forward signal (He et al. 2015, Eq. 10)."""
+
+he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+"""Normal with variance 2 / fan-out, keeps the backward signal (He et al. 2015, Eq. 14); torchvision's ResNets do so."""
+
+
+class Conv(nn.Module):
+    """Cross-correlation of an image with a bank of kernels, as deep learning calls convolution.
+
+    Parameters: `kernel`, float32 `[*kernel_size, C / groups, features]`, and `bias`, float32 `[features]`.
+
+    Attributes:
+      features: output channels.
+      kernel_size: one size for all spatial axes or one for each, in pixels.
+      stride: step of the kernel, in pixels.
+      padding: "valid", "same", "full", "reflect", or a number of pixels for both sides; see `window.pad_amounts`. All
+        but "reflect", which mirrors the image without its edge, pad with zeros. "same" gives ceil(n / stride).
+      groups: the input channels are cut into this many groups that do not see each other.
+      dilation: distance between kernel taps, in pixels.
+      use_bias: add one learned number per output channel.
+      dtype: compute type, "float32" or "bfloat16"; parameters are float32.
+      kernel_init: initializer of the kernel; the bias starts at 0.
+
+    Raises:
+      ImageTooSmallError: the output would be empty, or a reflection would reach beyond the image.
+      UserError: sizes below 1, a kernel of another rank than the input, channels that groups do not divide, or an
+        unknown padding.
+    """
+
+    features: int
+    kernel_size: int | tuple[int, ...]
+    stride: int = 1
+    padding: str | int = "same"
+    groups: int = 1
+    dilation: int = 1
+    use_bias: bool = True
+    dtype: str = "float32"
+    kernel_init: Callable[..., Array] = he_fan_in
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B *space C"]) -> Float[Array, "B *out features"]:
+        """Convolves.
+
+        Args:
+          x: image, `[B, *space, C]`.
+
+        Returns:
+          `[B, *out, features]` of type `dtype`.
+        """
+        layer = "/".join(self.path) or "Conv"
+        space, channels = x.shape[1:-1], x.shape[-1]
+        rank = len(space)
+        kernel_size = per_axis("kernel_size", self.kernel_size, rank)
+        require_positive("features", self.features)
+        require_positive("stride", self.stride)
+        require_positive("groups", self.groups)
+        require_positive("dilation", self.dilation)
+        if channels % self.groups or self.features % self.groups:
+            raise UserError(
+                f"layer {layer!r}: groups={self.groups} must divide its {channels} input and {self.features} output"
+                " channels"
+            )
+        require_output(layer, space, kernel_size, self.padding, self.dilation)
+
+        kernel = self.param("kernel", self.kernel_init, (*kernel_size, channels // self.groups, self.features))
+        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        pads = pad_amounts(kernel_size, self.padding, self.dilation)
+        if self.padding == "reflect":
+            x = jnp.pad(x, ((0, 0), *pads, (0, 0)), mode="reflect")
+            pads = ((0, 0),) * rank
+        y = jax.lax.conv_general_dilated(
+            x,
+            kernel,
+            window_strides=(self.stride,) * rank,
+            padding=pads,
+            rhs_dilation=(self.dilation,) * rank,
+            dimension_numbers=channels_last(rank),
+            feature_group_count=self.groups,
+        )
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+            # [features] -> [1, ..., 1, features]: ranks are never promoted silently.
+            y = y + bias.reshape((1,) * (rank + 1) + (self.features,))
+        return y
+
+
+def channels_last(rank: int) -> jax.lax.ConvDimensionNumbers:
+    """Where batch, channels and space are for images `[B, *space, C]` and kernels `[*space, C, features]`.
+
+    Args:
+      rank: the number of spatial axes.
+    """
+    image = (0, rank + 1, *range(1, rank + 1))
+    return jax.lax.ConvDimensionNumbers(
+        lhs_spec=image,
+        rhs_spec=(rank + 1, rank, *range(rank)),
+        out_spec=image,
+    )

@@ -1,0 +1,86 @@
+"""Classification: one label per image, any loss of `cnn_jax.losses`."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from cnn_jax.metrics import ConfusionMatrix, ExpectedCalibrationError, Metric, TopKAccuracy, WeightedMean
+from cnn_jax.ops.random import named_key
+from cnn_jax.tasks.task import Output
+from cnn_jax.types import Batch, PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+class Classification:
+    """Images to one of K classes.
+
+    Attributes:
+      model: logits `[B, K]` from images `[B, *space, C]`.
+      loss_function: `(logits, labels, *, class_weights) -> float32[B]`, each example's loss times its class weight.
+      num_classes: K.
+      class_weights: one weight per class, or None for equal ones; the mean loss divides by the sum of the weights of
+        the examples, as torch does.
+      top_k: which top-k accuracies evaluation reports, besides top-1.
+    """
+
+    model: nn.Module
+    loss_function: Callable[..., Float[Array, "B"]]
+    num_classes: int
+    class_weights: tuple[float, ...] | None = None
+    top_k: tuple[int, ...] = ()
+
+    def init(self, key: Key[Array, ""], batch: Batch) -> tuple[PyTree, PyTree]:
+        """Parameters and statistics for images of this batch's shape."""
+        variables = dict(self.model.init({"params": named_key(key, "params")}, batch["image"], train=False))
+        return variables.pop("params"), variables
+
+    def loss(
+        self, params: PyTree, model_state: PyTree, batch: Batch, key: Key[Array, ""], *, train: bool
+    ) -> tuple[Float[Array, ""], Output]:
+        """The weighted mean loss over the examples whose mask is 1."""
+        variables = {"params": params, **model_state}
+        if train:
+            logits, updated = self.model.apply(
+                variables,
+                batch["image"],
+                train=True,
+                rngs={"dropout": named_key(key, "dropout")},
+                mutable=list(model_state),
+            )
+            model_state = {**model_state, **updated}
+        else:
+            logits = self.model.apply(variables, batch["image"], train=False)
+        labels, mask = batch["label"], batch["mask"]
+        weights = None if self.class_weights is None else jnp.asarray(self.class_weights, jnp.float32)
+        losses = self.loss_function(logits, labels, class_weights=weights)
+        # A masked label may be anything; index 0 keeps the look-up in range.
+        example_weight = jnp.ones_like(mask) if weights is None else weights[jnp.where(mask > 0, labels, 0)]
+        total_weight = jnp.sum(mask * example_weight)
+        # `where`, not a product: a masked NaN must not reach the sum.
+        total = jnp.sum(jnp.where(mask > 0, losses, 0.0))
+        mean = total / jnp.maximum(total_weight, jnp.finfo(jnp.float32).tiny)
+        values = {"logits": logits, "label": labels, "mask": mask, "loss": losses, "weight": example_weight}
+        return mean, Output(model_state=model_state, weight=total_weight, values=values)
+
+    def predict(self, params: PyTree, model_state: PyTree, batch: Batch) -> dict[str, Array]:
+        """`logits` `[B, K]` and `probabilities` `[B, K]` (softmax)."""
+        logits = self.model.apply({"params": params, **model_state}, batch["image"], train=False)
+        return {"logits": logits, "probabilities": jax.nn.softmax(logits, axis=-1)}
+
+    def metrics(self) -> Mapping[str, Metric]:
+        """Loss, accuracies, confusion matrix with per-class scores, and calibration error."""
+        top_k = {f"top{k}_accuracy": TopKAccuracy(k) for k in self.top_k}
+        return {
+            **self.training_metrics(),
+            **top_k,
+            "confusion": ConfusionMatrix(self.num_classes),
+            "calibration": ExpectedCalibrationError(),
+        }
+
+    def training_metrics(self) -> Mapping[str, Metric]:
+        """Loss and top-1 accuracy."""
+        return {"loss": WeightedMean("loss"), "accuracy": TopKAccuracy(1)}

@@ -1,0 +1,154 @@
+"""An experiment: the parts that a config stands for, and the compiled functions made of them."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+import optax
+
+from cnn_jax.data.augment import evaluation_transform, training_transform
+from cnn_jax.data.batches import evaluation_batches, training_batch
+from cnn_jax.data.sources import LabelledImages
+from cnn_jax.tasks.task import Task
+from cnn_jax.train.config import Config
+from cnn_jax.train.evaluate import EvaluationStep, evaluate, evaluation_step, scalars, summarize
+from cnn_jax.train.loop import Plan
+from cnn_jax.train.schedule import Schedule
+from cnn_jax.train.sharding import divided, replicated
+from cnn_jax.train.state import TrainState, create_state, evaluation_variables
+from cnn_jax.train.step import StepMetrics, empty_metrics, merge_metrics, train_step
+from cnn_jax.types import Batch, PyTree
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """Everything that a config stands for, built and checked; nothing has been trained.
+
+    Attributes:
+      config: with every default filled in.
+      splits: split name to examples.
+      model: the network.
+      task: what a batch means.
+      optimizer: gradients to updates.
+      schedule: step to learning rate.
+      plan: when things happen.
+      mesh: the devices.
+      mean: per channel, in units of [0, 1].
+      std: per channel, in units of [0, 1].
+    """
+
+    config: Config
+    splits: Mapping[str, LabelledImages]
+    model: nn.Module
+    task: Task
+    optimizer: optax.GradientTransformation
+    schedule: Schedule
+    plan: Plan
+    mesh: jax.sharding.Mesh
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def key(self) -> jax.Array:
+        """The run's key: a function of the seed alone."""
+        return jax.random.key(self.config.seed)
+
+    def batch(self, step: int) -> Batch:
+        """The training batch of a step, on the devices."""
+        train = self.splits["train"]
+        batch = training_batch(train, seed=self.config.seed, step=step, batch_size=self.config.data.batch_size)
+        return jax.device_put(batch, divided(self.mesh))
+
+    def evaluation_batches(self, split: str) -> Iterator[Batch]:
+        """Every example of a split once, on the devices."""
+        size, devices = self.config.data.evaluation_batch_size, self.mesh.devices.size
+        for batch in evaluation_batches(self.splits[split], batch_size=size, multiple_of=devices):
+            yield jax.device_put(batch, divided(self.mesh))
+
+    def initial_state(self) -> TrainState:
+        """The state before the first step, on every device."""
+        return jax.jit(self._create_state, out_shardings=replicated(self.mesh))()
+
+    def abstract_state(self) -> TrainState:
+        """Shapes, types and shardings of the state, without computing it."""
+        whole = replicated(self.mesh)
+        abstract = jax.eval_shape(self._create_state)
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), abstract)
+
+    def _create_state(self) -> TrainState:
+        ema = self.config.train.ema is not None
+        # One image gives the shapes: parameters do not depend on the batch size.
+        batch = {"image": np.zeros((1, *self.splits["train"].images.shape[1:]), np.float32)}
+        return create_state(self.key, batch, task=self.task, optimizer=self.optimizer, ema=ema)
+
+    def empty_metrics(self) -> StepMetrics:
+        """The metrics of no steps, on every device."""
+        return jax.device_put(jax.device_get(empty_metrics(self.task)), replicated(self.mesh))
+
+    def compiled_step(self) -> Callable[[TrainState, StepMetrics, Batch], tuple[TrainState, StepMetrics]]:
+        """`train_step` under jit over the mesh, merging its metrics into the pending ones; donates both."""
+        train = self.config.train
+        transform = functools.partial(
+            training_transform, augmentations=self.config.data.augment, mean=self.mean, std=self.std
+        )
+        step = functools.partial(
+            train_step,
+            key=self.key,
+            task=self.task,
+            optimizer=self.optimizer,
+            learning_rate=self.schedule,
+            batch_transform=transform,
+            accumulate=train.accumulate,
+            ema_decay=train.ema.decay if train.ema else None,
+        )
+        metrics = self.task.training_metrics()
+
+        def step_and_merge(state: TrainState, pending: StepMetrics, batch: Batch) -> tuple[TrainState, StepMetrics]:
+            state, new = step(state, batch)
+            return state, merge_metrics(metrics, pending, new)
+
+        whole, parts = replicated(self.mesh), divided(self.mesh)
+        return jax.jit(
+            step_and_merge, in_shardings=(whole, whole, parts), out_shardings=(whole, whole), donate_argnums=(0, 1)
+        )
+
+    def compiled_evaluation(self) -> EvaluationStep:
+        """`evaluation_step` under jit over the mesh."""
+        transform = functools.partial(evaluation_transform, mean=self.mean, std=self.std)
+        step = functools.partial(evaluation_step, task=self.task, batch_transform=transform)
+        whole, parts = replicated(self.mesh), divided(self.mesh)
+        return jax.jit(step, in_shardings=(whole, whole, parts), out_shardings=whole)
+
+    def evaluate(self, step: EvaluationStep, state: TrainState, split: str) -> dict[str, Any]:
+        """All metrics of one split, exactly: numbers, and arrays where a metric gives one."""
+        states = evaluate(step, *evaluation_variables(state), self.evaluation_batches(split))
+        return summarize(self.task.metrics(), states)
+
+    @property
+    def evaluation_splits(self) -> tuple[str, ...]:
+        """The splits that a finished run is evaluated on; the last one is what figures show."""
+        return tuple(split for split in ("validation", "test") if split in self.splits)
+
+    def evaluate_validation(self, step: EvaluationStep, state: TrainState) -> dict[str, float]:
+        """The numbers that the loop logs: those of the validation split, where there is one."""
+        if "validation" not in self.splits:
+            return {}
+        return scalars(self.evaluate(step, state, "validation"), "validation")
+
+    def predict(self, state: TrainState, split: str) -> dict[str, np.ndarray]:
+        """The task's predictions for every example of a split, in order, on the host."""
+        transform = functools.partial(evaluation_transform, mean=self.mean, std=self.std)
+
+        def predict(params: PyTree, model_state: PyTree, batch: Batch) -> dict[str, jax.Array]:
+            return self.task.predict(params, model_state, transform(batch))
+
+        whole, parts = replicated(self.mesh), divided(self.mesh)
+        compiled = jax.jit(predict, in_shardings=(whole, whole, parts), out_shardings=parts)
+        variables = evaluation_variables(state)
+        outputs = jax.device_get([compiled(*variables, batch) for batch in self.evaluation_batches(split)])
+        count = len(self.splits[split])
+        return {name: np.concatenate([output[name] for output in outputs])[:count] for name in outputs[0]}

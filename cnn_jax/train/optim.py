@@ -1,0 +1,190 @@
+"""Optimizers as one Optax chain: clip, couple decay, direct, decouple decay, scale by group, scale by the schedule."""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Annotated, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+from pydantic import Field
+
+from cnn_jax.errors import UserError
+from cnn_jax.train.config import ParameterGroup
+from cnn_jax.types import PyTree
+
+Share: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
+Small: TypeAlias = Annotated[float, Field(gt=0)]
+NotNegative: TypeAlias = Annotated[float, Field(ge=0)]
+
+
+class Rule(NamedTuple):
+    """What tells one optimizer from another.
+
+    Attributes:
+      direction: gradients to a step of rate 1, the sign not yet turned.
+      weight_decay: decoupled decay, added to the direction as `weight_decay * parameter` (Loshchilov & Hutter 2019).
+      after: what follows the decay, such as LAMB's trust ratio.
+    """
+
+    direction: optax.GradientTransformation
+    weight_decay: float
+    after: optax.GradientTransformation = optax.identity()
+
+
+def sgd(*, momentum: Share = 0.0, nesterov: bool = False, weight_decay: NotNegative = 0.0) -> Rule:
+    """Stochastic gradient descent with (Nesterov's) momentum: `v = momentum * v + g`, as torch without dampening."""
+    if nesterov and not momentum:
+        raise UserError("optimizer.nesterov needs optimizer.momentum above 0")
+    direction = optax.trace(decay=momentum, nesterov=nesterov) if momentum else optax.identity()
+    return Rule(direction, weight_decay)
+
+
+def adam(
+    *, beta1: Share = 0.9, beta2: Share = 0.999, epsilon: Small = 1e-8, weight_decay: NotNegative = 0.0
+) -> Rule:
+    """Adam (Kingma & Ba 2015, algorithm 1)."""
+    return Rule(optax.scale_by_adam(b1=beta1, b2=beta2, eps=epsilon), weight_decay)
+
+
+def adamw(
+    *, beta1: Share = 0.9, beta2: Share = 0.999, epsilon: Small = 1e-8, weight_decay: NotNegative = 1e-2
+) -> Rule:
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2; torch's default decay)."""
+    return adam(beta1=beta1, beta2=beta2, epsilon=epsilon, weight_decay=weight_decay)
+
+
+def rmsprop(
+    *,
+    decay: Share = 0.99,
+    epsilon: Small = 1e-8,
+    momentum: Share = 0.0,
+    centered: bool = False,
+    weight_decay: NotNegative = 0.0,
+) -> Rule:
+    """RMSprop (Tieleman & Hinton 2012), with epsilon outside the root and momentum after it, as torch."""
+    options = {"decay": decay, "eps": epsilon, "eps_in_sqrt": False}
+    scale = optax.scale_by_stddev(**options) if centered else optax.scale_by_rms(**options)
+    return Rule(optax.chain(scale, optax.trace(decay=momentum)) if momentum else scale, weight_decay)
+
+
+def adagrad(*, initial_accumulator: NotNegative = 0.1, epsilon: Small = 1e-7, weight_decay: NotNegative = 0.0) -> Rule:
+    """Adagrad (Duchi et al. 2011): divide by the root of the sum of all squared gradients."""
+    return Rule(optax.scale_by_rss(initial_accumulator_value=initial_accumulator, eps=epsilon), weight_decay)
+
+
+def lion(*, beta1: Share = 0.9, beta2: Share = 0.99, weight_decay: NotNegative = 0.0) -> Rule:
+    """Lion (Chen et al. 2023, program 1): the sign of an interpolated momentum."""
+    return Rule(optax.scale_by_lion(b1=beta1, b2=beta2), weight_decay)
+
+
+def lamb(
+    *, beta1: Share = 0.9, beta2: Share = 0.999, epsilon: Small = 1e-6, weight_decay: NotNegative = 0.0
+) -> Rule:
+    """LAMB (You et al. 2020, algorithm 2): Adam with decay, scaled per layer by |parameter| / |update|."""
+    return Rule(optax.scale_by_adam(b1=beta1, b2=beta2, eps=epsilon), weight_decay, optax.scale_by_trust_ratio())
+
+
+OPTIMIZERS: dict[str, Callable[..., Rule]] = {
+    "sgd": sgd,
+    "adam": adam,
+    "adamw": adamw,
+    "rmsprop": rmsprop,
+    "adagrad": adagrad,
+    "lion": lion,
+    "lamb": lamb,
+}
+
+
+def parameter_path(path: Sequence) -> str:
+    """The path of a leaf as the group table sees it, for example `backbone/stage1/block1/conv1/kernel`."""
+    return jax.tree_util.keystr(tuple(path), simple=True, separator="/")
+
+
+def assign_groups(params: PyTree, groups: Sequence[ParameterGroup]) -> PyTree:
+    """For every parameter, the first group whose pattern matches its whole path.
+
+    Raises:
+      UserError: a pattern is no regular expression or matches nothing, or a parameter matches no pattern.
+    """
+    try:
+        patterns = [re.compile(group.pattern) for group in groups]
+    except re.error as error:
+        raise UserError(f"parameter_groups: {error.pattern!r} is no regular expression: {error}") from None
+    used = set()
+
+    def assign(path: Sequence, leaf: Array) -> ParameterGroup:
+        del leaf
+        name = parameter_path(path)
+        matches = [index for index, pattern in enumerate(patterns) if pattern.fullmatch(name)]
+        if not matches:
+            raise UserError(f"parameter_groups: no pattern matches {name!r}; end the table with the pattern '.*'")
+        used.update(matches)
+        return groups[matches[0]]
+
+    assigned = jax.tree_util.tree_map_with_path(assign, params)
+    for index, group in enumerate(groups):
+        if index not in used:
+            raise UserError(f"parameter_groups: pattern {group.pattern!r} matches no parameter of this model")
+    return assigned
+
+
+def make_optimizer(
+    rule: Rule,
+    learning_rate: Callable[[Int[Array, ""]], Float[Array, ""]],
+    groups: PyTree,
+    *,
+    l1: float = 0.0,
+    l2: float = 0.0,
+    clip_norm: float | None = None,
+) -> optax.GradientTransformation:
+    """The whole gradient transformation.
+
+    Args:
+      rule: one of OPTIMIZERS, called.
+      learning_rate: step to rate.
+      groups: for every parameter its group, from `assign_groups`.
+      l1: adds `l1 * sign(parameter)` to the gradient.
+      l2: adds `l2 * parameter` to the gradient, which is the derivative of `l2 / 2 * |parameter|²`: what torch's SGD and
+        He et al. call weight decay. Momentum and adaptive scaling act on it.
+      clip_norm: scale the gradient down to this global norm, before any decay is added.
+    """
+    decay = jax.tree.map(lambda group: group.decay, groups)
+    rate = jax.tree.map(lambda group: 0.0 if group.frozen else group.learning_rate, groups)
+    frozen = any(group.frozen for group in jax.tree.leaves(groups))
+    parts = []
+    if frozen:
+        # A frozen gradient must not count towards the norm that is clipped, nor reach a moment.
+        parts.append(_scale(jax.tree.map(lambda group: 0.0 if group.frozen else 1.0, groups)))
+    if clip_norm is not None:
+        parts.append(optax.clip_by_global_norm(clip_norm))
+    if l2:
+        parts.append(_add(lambda p, factor: l2 * factor * p, decay))
+    if l1:
+        parts.append(_add(lambda p, factor: l1 * factor * jnp.sign(p), decay))
+    parts.append(rule.direction)
+    if rule.weight_decay:
+        parts.append(_add(lambda p, factor: rule.weight_decay * factor * p, decay))
+    parts.append(rule.after)
+    if any(factor != 1.0 for factor in jax.tree.leaves(rate)):
+        parts.append(_scale(rate))
+    return optax.chain(*parts, optax.scale_by_learning_rate(learning_rate))
+
+
+def _add(term: Callable[[Array, float], Array], factors: PyTree) -> optax.GradientTransformation:
+    """Add `term(parameter, factor)` to every update."""
+
+    def update(updates: PyTree, params: PyTree) -> PyTree:
+        return jax.tree.map(lambda u, p, factor: u + term(p, factor), updates, params, factors)
+
+    return optax.stateless(update)
+
+
+def _scale(factors: PyTree) -> optax.GradientTransformation:
+    """Multiply every update by its factor; a factor of zero gives zero even where the update is not finite."""
+
+    def scaled(update: Array, factor: float) -> Array:
+        return factor * update if factor else jnp.zeros_like(update)
+
+    return optax.stateless(lambda updates, params: jax.tree.map(scaled, updates, factors))

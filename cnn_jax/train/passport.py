@@ -1,0 +1,78 @@
+"""The passport of a run: everything outside the config that its numbers may depend on."""
+
+import importlib.metadata
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+PACKAGES = ("cnn_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets", "ml-collections")
+FLAGS = ("XLA_FLAGS", "JAX_PLATFORMS", "JAX_ENABLE_X64", "JAX_DEFAULT_MATMUL_PRECISION", "LIBTPU_INIT_ARGS", "NPROC")
+
+
+def make_passport(*, seed: int, data: Mapping[str, Mapping[str, Any]], devices: int) -> dict[str, Any]:
+    """Commit and uncommitted changes, versions, hardware, flags, data checksums, seed and command.
+
+    Args:
+      seed: the run's.
+      data: split name to origin, size and digest.
+      devices: how many devices the run uses.
+    """
+    device = jax.devices()[0]
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": [sys.executable, *sys.argv],
+        "seed": seed,
+        "git": git_state(),
+        "versions": {"python": platform.python_version(), **versions()},
+        "hardware": {
+            "platform": device.platform,
+            "device": device.device_kind,
+            "devices": devices,
+            "processor": processor(),
+            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "host": platform.node(),
+            "system": platform.platform(),
+        },
+        "flags": {name: os.environ[name] for name in FLAGS if name in os.environ},
+        "data": {split: dict(description) for split, description in data.items()},
+    }
+
+
+def versions() -> dict[str, str]:
+    """The installed versions of what determines a run's numbers."""
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def processor() -> str:
+    """The processor's name, as far as the system tells it."""
+    information = pathlib.Path("/proc/cpuinfo")
+    if information.exists():
+        for line in information.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def git_state() -> dict[str, Any]:
+    """The commit of this checkout and its uncommitted changes; None where it is no checkout."""
+    root = pathlib.Path(__file__).resolve().parents[2]
+
+    def git(*arguments: str) -> str | None:
+        try:
+            # Not the checkout that a package installed inside one happens to lie in: only our own.
+            done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, timeout=30, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    if not (root / ".git").exists():
+        return {"commit": None, "dirty": None, "diff": None}
+    diff = git("diff", "HEAD", "--", ".")
+    return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain")), "diff": diff}

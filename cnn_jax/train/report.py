@@ -1,0 +1,132 @@
+"""What a finished run says of itself: `result.json` for programs and `report.md` for people."""
+
+import json
+import pathlib
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from cnn_jax.train.checkpoint import Progress
+from cnn_jax.train.config import sha256, to_plain
+from cnn_jax.train.evaluate import scalars
+from cnn_jax.train.experiment import Experiment
+from cnn_jax.train.run_directory import PASSPORT, REPORT, RunDirectory, read_json
+from cnn_jax.train.state import TrainState
+
+
+def make_result(
+    experiment: Experiment,
+    directory: RunDirectory,
+    *,
+    status: str,
+    progress: Progress,
+    values: Mapping[str, Mapping[str, Any]] | None = None,
+    state: TrainState | None = None,
+    message: str | None = None,
+) -> dict[str, Any]:
+    """The content of `result.json`.
+
+    Args:
+      experiment: what was run.
+      directory: holds the passport.
+      status: "completed", "early_stopped" or "diverged".
+      progress: times, and the best step.
+      values: split to its metrics; numbers go under `metrics`, arrays under `per_class`.
+      state: what was evaluated.
+      message: why the run did not complete.
+    """
+    passport = read_json(directory.path / PASSPORT)["sessions"][-1]
+    values = values or {}
+    numbers: dict[str, float] = {}
+    arrays: dict[str, Any] = {}
+    for split, computed in values.items():
+        numbers |= scalars(computed, split)
+        arrays |= {f"{split}/{name}": np.asarray(v).tolist() for name, v in computed.items() if np.ndim(v)}
+    speed = progress.timed_examples / progress.training_seconds if progress.training_seconds else None
+    result = {
+        "status": status,
+        "metrics": {name: value if np.isfinite(value) else None for name, value in numbers.items()},
+        "steps": experiment.plan.total if state is None else int(state.step),
+        "seed": experiment.config.seed,
+        "config_sha256": sha256(experiment.config),
+        "commit": passport["git"]["commit"],
+        "dirty": passport["git"]["dirty"],
+        "wall_seconds": round(progress.seconds, 3),
+        "examples_per_second": None if speed is None else round(speed, 1),
+        "model": experiment.config.model["name"],
+        "parameters": None if state is None else sum(int(x.size) for x in jax.tree.leaves(state.params)),
+        "data": {split: {"origin": d["origin"], "examples": d["examples"]} for split, d in passport["data"].items()},
+        "hardware": passport["hardware"],
+        "per_class": arrays,
+    }
+    return result | ({} if message is None else {"message": message})
+
+
+def write_report(
+    experiment: Experiment, directory: RunDirectory, result: Mapping[str, Any], figures: Sequence[pathlib.Path]
+) -> None:
+    """Write `report.md`: the result first, then figures, then what it takes to get the number again."""
+    passport = read_json(directory.path / PASSPORT)["sessions"][-1]
+    hardware, git = passport["hardware"], passport["git"]
+    lines = [f"# {result['model']} on {experiment.splits['train'].origin}", ""]
+    lines += [f"{result['status'].replace('_', ' ').capitalize()} after {result['steps']:,} steps.", ""]
+    lines += ["| metric | value |", "|---|---:|"]
+    lines += [f"| {name} | {_number(value)} |" for name, value in result["metrics"].items()]
+    lines += ["", "## Figures", ""]
+    for figure in figures:
+        title = figure.stem.replace("_", " ").capitalize()
+        lines += [f"### {title}", "", f"![{title}]({figure.relative_to(directory.path).as_posix()})", ""]
+    lines += ["## Per class", ""] + _per_class(experiment, result)
+    rows = {
+        "seed": result["seed"],
+        "parameters": f"{result['parameters']:,}",
+        "commit": f"{git['commit']}{' with uncommitted changes' if git['dirty'] else ''}",
+        "command": f"`{' '.join(passport['command'])}`",
+        "started": passport["started"],
+        "written": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "wall time": f"{result['wall_seconds']:.1f} s",
+        "training speed": "not measured" if result["examples_per_second"] is None else f"{result['examples_per_second']:,.0f} examples/s",
+        "device": f"{hardware['devices']} × {hardware['device']} ({hardware['processor']}, {hardware['cores']} cores)",
+        "versions": ", ".join(f"{name} {version}" for name, version in passport["versions"].items()),
+        "config digest": result["config_sha256"],
+    }
+    lines += ["", "## Provenance", "", "| | |", "|---|---|"]
+    lines += [f"| {name} | {value} |" for name, value in rows.items()]
+    lines += ["", "## Data", "", "| split | origin | examples | sha256 |", "|---|---|---:|---|"]
+    lines += [f"| {s} | {d['origin']} | {d['examples']:,} | `{d['sha256'][:16]}…` |" for s, d in passport["data"].items()]
+    lines += ["", "## Config", "", "```json", json.dumps(to_plain(experiment.config), indent=2, ensure_ascii=False), "```"]
+    (directory.path / REPORT).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _per_class(experiment: Experiment, result: Mapping[str, Any]) -> list[str]:
+    """A table of precision, recall and F1 for the last evaluated split."""
+    if not experiment.evaluation_splits:
+        return ["No split was evaluated."]
+    split = experiment.evaluation_splits[-1]
+    columns = {name: result["per_class"].get(f"{split}/per_class_{name}") for name in ("precision", "recall", "f1")}
+    if any(column is None for column in columns.values()):
+        return ["The task has no per-class metrics."]
+    lines = [f"On `{experiment.splits[split].origin}`:", "", "| class | precision | recall | F1 |", "|---|---:|---:|---:|"]
+    names = class_names(experiment, len(columns["f1"]))
+    for index, name in enumerate(names):
+        cells = " | ".join(_number(column[index]) for column in columns.values())
+        lines.append(f"| {_escape(name)} | {cells} |")
+    return lines
+
+
+def class_names(experiment: Experiment, count: int) -> list[str]:
+    """One name per output of the network: those of the data, then numbers."""
+    known = experiment.splits["train"].class_names
+    return [known[index] if index < len(known) else str(index) for index in range(count)]
+
+
+def _escape(text: str) -> str:
+    """Class names come from data: none may end a table cell or open a tag."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").replace("\n", " ")
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"

@@ -1,0 +1,314 @@
+"""From a config to a finished run directory: the one place that sees every table and wires the parts."""
+
+import functools
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cnn_jax.data.augment import AUGMENTATIONS
+from cnn_jax.data.sources import LabelledImages, Source, check_labels, open_source
+from cnn_jax.errors import DivergenceError, ImageTooSmallError, UserError, unknown_name
+from cnn_jax.losses import LOSSES
+from cnn_jax.models import MODELS
+from cnn_jax.tasks import TASKS
+from cnn_jax.tasks.task import Task
+from cnn_jax.train import config as configs
+from cnn_jax.train.checkpoint import Checkpoints, Progress
+from cnn_jax.train.config import Config, Node, OptimizerCommon, check_node, look_up, options
+from cnn_jax.train.duration import Duration
+from cnn_jax.train.evaluate import scalars, summarize
+from cnn_jax.train.experiment import Experiment
+from cnn_jax.train.figures import draw_figures
+from cnn_jax.train.loop import Plan, run_loop
+from cnn_jax.train.optim import OPTIMIZERS, assign_groups, make_optimizer
+from cnn_jax.train.passport import make_passport
+from cnn_jax.train.report import make_result, write_report
+from cnn_jax.train.run_directory import RunDirectory
+from cnn_jax.train.schedule import SCHEDULES, ToSteps
+from cnn_jax.train.sharding import check_batch_size, make_mesh
+from cnn_jax.train.writers import JsonLines, TensorBoard, Terminal, Writer
+from cnn_jax.types import PyTree
+
+COMMON = tuple(OptimizerCommon.model_fields)
+PARTS_OF_A_RUN = 10
+LARGEST_MINIMUM = 2048
+
+
+def build(config: Node) -> Experiment:
+    """Check a config and everything it names, load the data, and build the parts.
+
+    Args:
+      config: plain values, from `config.load` and `config.override`.
+
+    Raises:
+      UserError: whatever is wrong, in one line, before any training step.
+    """
+    checked = configs.resolve(config)
+    # What costs nothing to check comes first: data may take a while.
+    mesh = make_mesh(checked.parallel.devices)
+    check_batch_size(checked.data.batch_size, devices=mesh.devices.size, accumulate=checked.train.accumulate)
+    for path in ("model", "task"):
+        look_up(f"config.{path}", getattr(checked, path), {"model": MODELS, "task": TASKS}[path])
+    given = ("peak", "total_steps", "to_steps")
+    schedule_node = check_node("config.schedule", checked.schedule, SCHEDULES, given=given)
+    optimizer_node = check_node("config.optimizer", checked.optimizer, OPTIMIZERS, common=OptimizerCommon)
+    augment = tuple(
+        check_node(f"config.data.augment.{index}", node, AUGMENTATIONS, given=("keys", "images"))
+        for index, node in enumerate(checked.data.augment)
+    )
+
+    source = open_data(checked)
+    splits = {name: source.load(spec) for name, spec in checked.data.splits.model_dump().items() if spec is not None}
+    train = splits["train"]
+    model_node, model = build_model(checked.model, num_classes=len(source.class_names))
+    for split in splits.values():
+        check_labels(split, model_node["num_classes"])
+    task_node, task = _build_task(checked.task, model, num_classes=model_node["num_classes"])
+    abstract = abstract_variables(model, train.images.shape[1:], name=f"{model_node['name']} on {train.origin}")
+    mean, std = _normalisation(checked, train)
+
+    to_steps = functools.partial(_to_steps, examples_per_epoch=len(train), batch_size=checked.data.batch_size)
+    plan = _plan(checked, len(train), to_steps)
+    _check_early_stopping(checked, task)
+    make_schedule = SCHEDULES[schedule_node["name"]]
+    schedule = make_schedule(optimizer_node["learning_rate"], plan.total, to_steps, **options(schedule_node))
+    optimizer = make_optimizer(
+        OPTIMIZERS[optimizer_node["name"]](**options(optimizer_node, without=COMMON)),
+        schedule,
+        assign_groups(abstract["params"], checked.parameter_groups),
+        l1=optimizer_node["l1"],
+        l2=optimizer_node["l2"],
+        clip_norm=checked.train.clip_norm,
+    )
+    data = checked.data.model_copy(update={"augment": augment, "mean": mean, "std": std})
+    nodes = {"model": model_node, "task": task_node, "optimizer": optimizer_node, "schedule": schedule_node}
+    return Experiment(
+        config=checked.model_copy(update={**nodes, "data": data}),
+        splits=splits,
+        model=model,
+        task=task,
+        optimizer=optimizer,
+        schedule=schedule,
+        plan=plan,
+        mesh=mesh,
+        mean=mean,
+        std=std,
+    )
+
+
+def open_data(config: Config) -> Source:
+    """The data set of a config; its splits are loaded on demand."""
+    data = config.data
+    return open_source(data.source, data.name, directory=data.directory, split_seed=data.split_seed)
+
+
+def build_model(node: Node, *, num_classes: int) -> tuple[Node, nn.Module]:
+    """The model of a `{name, **kwargs}` node, and the node with its defaults.
+
+    Args:
+      node: from the config.
+      num_classes: of the data; a config may give another.
+    """
+    node = check_node("config.model", node, MODELS, defaults={"num_classes": num_classes})
+    return node, MODELS[node["name"]](**options(node))
+
+
+def abstract_variables(model: nn.Module, image_shape: Sequence[int], *, name: str) -> PyTree:
+    """Shapes and types of a model's variables, without computing any.
+
+    Args:
+      model: the network.
+      image_shape: `[*space, C]`.
+      name: model and data, for errors.
+
+    Raises:
+      UserError: the images do not fit the network; for small ones the message has the smallest size that works.
+    """
+
+    def variables(space: Sequence[int]) -> PyTree:
+        image = jax.ShapeDtypeStruct((1, *space, image_shape[-1]), jnp.float32)
+        return jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), image)
+
+    space = tuple(image_shape[:-1])
+    try:
+        return variables(space)
+    except ImageTooSmallError as error:
+        smallest = _smallest(lambda size: variables((size,) * len(space)))
+        at_least = f"; it takes at least {'×'.join([str(smallest)] * len(space))}" if smallest else ""
+        shown = "×".join(str(size) for size in space)
+        raise UserError(f"{name}: images of {shown} are too small for this network{at_least} ({error})") from None
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from None
+
+
+def _smallest(attempt) -> int | None:
+    """The smallest size for which an attempt raises no ImageTooSmallError; sizes that work have no gaps."""
+    low, high = 0, 1
+    while high <= LARGEST_MINIMUM:
+        try:
+            attempt(high)
+            break
+        except ImageTooSmallError:
+            low, high = high, 2 * high
+    else:
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            attempt(middle)
+            high = middle
+        except ImageTooSmallError:
+            low = middle
+    return high
+
+
+def _build_task(node: Node, model: nn.Module, *, num_classes: int) -> tuple[Node, Task]:
+    """The task of a node; its `loss` is a node of its own, looked up in LOSSES."""
+    loss_node = node.get("loss", {"name": "softmax_cross_entropy"})
+    if not isinstance(loss_node, dict):
+        raise UserError(f"config.task.loss: must be a node such as {{'name': 'softmax_cross_entropy'}}, got {loss_node!r}")
+    loss_node = check_node("config.task.loss", loss_node, LOSSES, given=("logits", "labels", "class_weights"))
+    rest = {key: value for key, value in node.items() if key != "loss"}
+    checked = check_node("config.task", rest, TASKS, given=("model", "loss_function", "num_classes"))
+    loss = functools.partial(LOSSES[loss_node["name"]], **options(loss_node))
+    task = TASKS[checked["name"]](model=model, loss_function=loss, num_classes=num_classes, **options(checked))
+    return {**checked, "loss": loss_node}, task
+
+
+def _normalisation(config: Config, train: LabelledImages) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation per channel, as configured or measured on the training split."""
+    channels = train.images.shape[-1]
+    # uint8 values have few levels: exact moments from a histogram, without a float copy of the data.
+    levels = np.arange(256) / 255.0
+    counts = np.stack([np.bincount(train.images[..., c].ravel(), minlength=256) for c in range(channels)])
+    share = counts / counts.sum(axis=1, keepdims=True)
+    mean = share @ levels
+    std = np.sqrt(np.maximum(share @ levels**2 - mean**2, 0.0))
+    measured = {"mean": mean, "std": np.where(std > 0, std, 1.0)}
+    result = []
+    for name, values in measured.items():
+        configured = getattr(config.data, name)
+        if configured is not None and len(configured) != channels:
+            raise UserError(f"config.data.{name} has {len(configured)} values, the images have {channels} channels")
+        result.append(tuple(float(v) for v in (values if configured is None else configured)))
+    return result[0], result[1]
+
+
+def _to_steps(duration: Duration, *, examples_per_epoch: int, batch_size: int) -> int:
+    return duration.to_steps(examples_per_epoch=examples_per_epoch, batch_size=batch_size)
+
+
+def _plan(config: Config, examples_per_epoch: int, to_steps: ToSteps) -> Plan:
+    train = config.train
+    total = to_steps(train.duration)
+    part = Duration(steps=max(1, total // PARTS_OF_A_RUN))
+    return Plan(
+        total=total,
+        log_every=to_steps(train.log_every),
+        evaluate_every=to_steps(train.evaluate_every or part),
+        save_every=to_steps(train.save_every or part),
+        examples_per_epoch=examples_per_epoch,
+        batch_size=config.data.batch_size,
+        early_stopping=train.early_stopping,
+    )
+
+
+def _check_early_stopping(config: Config, task: Task) -> None:
+    rule = config.train.early_stopping
+    if rule is None:
+        return
+    if config.data.splits.validation is None:
+        raise UserError("train.early_stopping needs a validation split; set data.splits.validation")
+    nothing = jax.device_get({name: metric.empty() for name, metric in task.metrics().items()})
+    known = scalars(summarize(task.metrics(), [nothing]), "validation")
+    if rule.metric not in known:
+        raise unknown_name("train.early_stopping.metric", rule.metric, known)
+
+
+def train(config: Node, workdir: str | os.PathLike[str], *, resume: bool = False) -> dict[str, Any]:
+    """Train, evaluate and report; everything is written into one directory.
+
+    Args:
+      config: plain values, from `config.load` and `config.override`.
+      workdir: the run directory; created if it is not there.
+      resume: go on from the newest checkpoint of the same config. A finished run is left as it is.
+
+    Returns:
+      The content of `result.json`.
+
+    Raises:
+      UserError: whatever is wrong with the config, the data or the directory, before any training step.
+      DivergenceError: a loss or gradient was not finite; `result.json` then says so, and the last checkpoint stays.
+    """
+    experiment = build(config)
+    with RunDirectory(pathlib.Path(workdir), experiment.config, resume=resume) as directory:
+        finished = directory.result()
+        if finished is not None:
+            return finished
+        data = {name: _describe(split) for name, split in experiment.splits.items()}
+        directory.begin(
+            make_passport(seed=experiment.config.seed, data=data, devices=experiment.mesh.devices.size),
+        )
+        return _train_in(experiment, directory)
+
+
+def _describe(split: LabelledImages) -> dict[str, Any]:
+    return {"origin": split.origin, "examples": len(split), "sha256": split.sha256()}
+
+
+def _train_in(experiment: Experiment, directory: RunDirectory) -> dict[str, Any]:
+    """Restore, loop, evaluate the end, and write result, figures and report."""
+    settings, plan = experiment.config.train, experiment.plan
+    checkpoints = Checkpoints(directory.checkpoints, keep=settings.keep_checkpoints)
+    steps = checkpoints.steps()
+    progress, pending = Progress(), experiment.empty_metrics()
+    if steps:
+        state, pending, progress = checkpoints.restore(steps[-1], experiment.abstract_state(), pending)
+    else:
+        state = experiment.initial_state()
+    start = int(state.step)
+    writers: list[Writer] = [JsonLines(directory.metrics, resume_step=start)]
+    if settings.tensorboard:
+        writers.append(TensorBoard(directory.path / "tensorboard", resume_step=start))
+    writers.append(Terminal(total_steps=plan.total, resume_step=start))
+    evaluation = experiment.compiled_evaluation()
+    failure = None
+    try:
+        state, status = run_loop(
+            state,
+            pending,
+            progress,
+            plan=plan,
+            resumed=bool(steps),
+            step=experiment.compiled_step(),
+            batch=experiment.batch,
+            empty=experiment.empty_metrics,
+            metrics=experiment.task.training_metrics(),
+            evaluate=lambda state: experiment.evaluate_validation(evaluation, state),
+            checkpoints=checkpoints,
+            writers=writers,
+        )
+        checkpoints.wait()
+        if progress.best_step is not None and progress.best_step != int(state.step):
+            state, _, _ = checkpoints.restore(progress.best_step, experiment.abstract_state(), experiment.empty_metrics())
+    except DivergenceError as error:
+        status, failure = "diverged", error
+    finally:
+        for writer in writers:
+            writer.close()
+        checkpoints.close(progress)
+    if failure is not None:
+        directory.finish(make_result(experiment, directory, status=status, progress=progress, message=str(failure)))
+        raise failure
+    values = {split: experiment.evaluate(evaluation, state, split) for split in experiment.evaluation_splits}
+    result = make_result(experiment, directory, status=status, progress=progress, values=values, state=state)
+    figures = draw_figures(experiment, directory, state, values)
+    write_report(experiment, directory, result, figures)
+    directory.finish(result)
+    return result

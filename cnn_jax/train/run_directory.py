@@ -1,0 +1,142 @@
+"""The directory of one run: what it holds, who may write into it, and when a second start is refused."""
+
+import fcntl
+import json
+import os
+import pathlib
+import socket
+import time
+from collections.abc import Mapping
+from typing import IO, Any
+
+from cnn_jax.errors import UserError
+from cnn_jax.train.config import Config, difference, to_plain
+
+CONFIG, PASSPORT, RESULT, REPORT = "config.json", "passport.json", "result.json", "report.md"
+METRICS, CHECKPOINTS, FIGURES, LOCK = "metrics.jsonl", "checkpoints", "figures", ".lock"
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Write UTF-8 JSON so that a reader sees the old file or the new one, never half of one."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def read_json(path: pathlib.Path) -> Any:
+    """Read UTF-8 JSON.
+
+    Raises:
+      UserError: the file is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; is {str(path.parent)!r} a run directory?") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"{path} is damaged: {error}") from None
+
+
+class RunDirectory:
+    """One run's directory, locked while this object is open; use it as a context manager.
+
+    Args:
+      path: created if it is not there.
+      config: resolved; must equal the one the directory already holds.
+      resume: whether to go on with what is there. A new or empty directory starts a run either way.
+
+    Raises:
+      UserError: not writable, in use, holds other files, holds another config, or holds a run and `resume` is False.
+    """
+
+    def __init__(self, path: str | pathlib.Path, config: Config, *, resume: bool):
+        self.path = pathlib.Path(path).expanduser().resolve()
+        self.config = config
+        self._lock = self._acquire()
+        try:
+            self.is_new = self._check(resume)
+        except UserError:
+            self.close()
+            raise
+
+    def _acquire(self) -> IO[str]:
+        """An advisory lock that the kernel releases when this process ends, however it ends."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = (self.path / LOCK).open("a+", encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"work directory {str(self.path)!r} is not writable: {error.strerror}; choose another --workdir") from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            owner = lock.read().strip() or "another process"
+            lock.close()
+            raise UserError(f"work directory {str(self.path)!r} is in use by {owner}; wait, or choose another --workdir") from None
+        lock.truncate(0)
+        started = time.strftime("%Y-%m-%d %H:%M:%S")
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}, started {started}")
+        lock.flush()
+        return lock
+
+    def _check(self, resume: bool) -> bool:
+        """Whether this is a new run."""
+        stored = self.path / CONFIG
+        if not stored.exists():
+            others = sorted(p.name for p in self.path.iterdir() if p.name != LOCK)
+            if others:
+                raise UserError(f"work directory {str(self.path)!r} holds {others[0]!r} but no run; choose an empty --workdir")
+            return True
+        changes = difference(read_json(stored), json.loads(json.dumps(to_plain(self.config))))
+        if changes:
+            raise UserError(
+                f"work directory {str(self.path)!r} holds a different config ({'; '.join(changes)}); choose another --workdir"
+            )
+        if not resume:
+            raise UserError(
+                f"work directory {str(self.path)!r} already holds this run; add --resume to continue it, or choose another --workdir"
+            )
+        return False
+
+    @property
+    def checkpoints(self) -> pathlib.Path:
+        """Where checkpoints are."""
+        return self.path / CHECKPOINTS
+
+    @property
+    def metrics(self) -> pathlib.Path:
+        """The log, one JSON object a line."""
+        return self.path / METRICS
+
+    @property
+    def figures(self) -> pathlib.Path:
+        """Where figures are."""
+        return self.path / FIGURES
+
+    def result(self) -> dict[str, Any] | None:
+        """The result of a finished run, or None."""
+        return read_json(self.path / RESULT) if (self.path / RESULT).exists() else None
+
+    def begin(self, passport: Mapping[str, Any]) -> None:
+        """Record config and passport; on resuming, each session adds its own passport to the list.
+
+        The config comes last: a directory that has it has its passport too.
+        """
+        passports = [] if self.is_new else read_json(self.path / PASSPORT)["sessions"]
+        write_json(self.path / PASSPORT, {"sessions": [*passports, dict(passport)]})
+        if self.is_new:
+            write_json(self.path / CONFIG, to_plain(self.config))
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Write `result.json`: from now on the run is finished."""
+        write_json(self.path / RESULT, dict(result))
+
+    def close(self) -> None:
+        """Release the lock."""
+        self._lock.close()
+
+    def __enter__(self) -> "RunDirectory":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()

@@ -1,0 +1,137 @@
+"""Where a run's numbers go while it runs: a log file, the terminal, and TensorBoard on request."""
+
+import json
+import os
+import pathlib
+import sys
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import rich.console
+import rich.progress
+
+from cnn_jax.errors import UserError
+
+Row = Mapping[str, Any]
+
+
+class Writer(Protocol):
+    """Takes one row of numbers at a time."""
+
+    def write(self, step: int, row: Row) -> None:
+        """Take the numbers of one step; `row["time"]` holds those that differ between equal runs."""
+        ...
+
+    def close(self) -> None:
+        """Flush and release."""
+        ...
+
+
+class JsonLines:
+    """`metrics.jsonl`: one JSON object a line, on disk before the next checkpoint is.
+
+    Args:
+      path: the file; created if it is not there.
+      resume_step: on resuming, drop the lines after this step, which the resumed run writes again.
+    """
+
+    def __init__(self, path: pathlib.Path, *, resume_step: int):
+        kept = [row for row in read_rows(path) if row["step"] <= resume_step]
+        temporary = path.with_name(path.name + ".tmp")
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        temporary.replace(path)
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, step: int, row: Row) -> None:
+        """Append one line."""
+        self._file.write(json.dumps({"step": step, **row}) + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
+    """The rows of a `metrics.jsonl`; a last line that was cut off by a kill is left out."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+class TensorBoard:
+    """TensorBoard event files, written by tensorboardX (extra `tensorboard`).
+
+    Args:
+      directory: where the event files go.
+      resume_step: events after this step are hidden.
+
+    Raises:
+      UserError: the extra is not installed.
+    """
+
+    def __init__(self, directory: pathlib.Path, *, resume_step: int):
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError:
+            raise UserError("train.tensorboard needs an extra; run `pip install 'cnn_jax[tensorboard]'`") from None
+        self._writer = SummaryWriter(str(directory), purge_step=resume_step + 1)
+
+    def write(self, step: int, row: Row) -> None:
+        """Add every number as a scalar."""
+        for name, value in row.items():
+            if name != "time":
+                self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flush the event file."""
+        self._writer.close()
+
+
+class Terminal:
+    """A live progress bar on a terminal; plain lines elsewhere.
+
+    Args:
+      total_steps: length of the run.
+      resume_step: steps already done.
+    """
+
+    def __init__(self, *, total_steps: int, resume_step: int):
+        self._console = rich.console.Console(file=sys.stderr)
+        self._total = total_steps
+        self._text: dict[str, str] = {}
+        self._progress = None
+        if self._console.is_terminal:
+            columns = (
+                rich.progress.TextColumn("training"),
+                rich.progress.BarColumn(bar_width=24),
+                rich.progress.MofNCompleteColumn(),
+                rich.progress.TimeRemainingColumn(),
+                rich.progress.TextColumn("{task.fields[numbers]}"),
+            )
+            self._progress = rich.progress.Progress(*columns, console=self._console)
+            self._bar = self._progress.add_task("training", total=total_steps, completed=resume_step, numbers="compiling")
+            self._progress.start()
+
+    def write(self, step: int, row: Row) -> None:
+        """Show the latest loss and accuracy of each split."""
+        for name, value in row.items():
+            if name.endswith(("/loss", "/accuracy")):
+                self._text[name] = f"{name} {value:.4f}"
+        if self._progress is not None:
+            self._progress.update(self._bar, completed=step, numbers="  ".join(self._text.values()))
+        else:
+            numbers = "  ".join(f"{n} {v:.4g}" for n, v in row.items() if n != "time" and "/" in n)
+            self._console.print(f"step {step}/{self._total}  {numbers}", highlight=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        if self._progress is not None:
+            self._progress.stop()

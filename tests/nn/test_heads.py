@@ -1,0 +1,77 @@
+"""Heads and the classifier."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cnn_jax.errors import UserError
+from cnn_jax.models.mlp import Pixels
+from cnn_jax.nn.heads import Classifier, DenseHead, PooledHead
+
+
+def test_pooled_head_is_a_mean_and_a_matrix():
+    x = jax.random.normal(jax.random.key(0), (2, 4, 3, 5))
+    logits, variables = PooledHead(7).init_with_output(jax.random.key(1), x, train=False)
+    output = variables["params"]["output"]
+    np.testing.assert_allclose(logits, np.asarray(x).mean(axis=(1, 2)) @ output["kernel"] + output["bias"], atol=1e-5)
+
+
+def test_dense_head_flattens_with_channels_fastest():
+    x = jax.random.normal(jax.random.key(0), (2, 4, 3, 5))
+    head = DenseHead(sizes=(6,), num_classes=7)
+    logits, variables = head.init_with_output(jax.random.key(1), x, train=False)
+    params = variables["params"]
+    flat = np.stack([np.concatenate([example[i, j] for i in range(4) for j in range(3)]) for example in np.asarray(x)])
+    hidden = np.maximum(flat @ params["dense1"]["kernel"], 0)
+    np.testing.assert_allclose(logits, hidden @ params["output"]["kernel"], atol=1e-5)
+
+
+def test_dense_head_average_takes_any_image_size():
+    head = DenseHead(sizes=(6,), num_classes=7, final_pool="average")
+    x = jax.random.normal(jax.random.key(0), (2, 4, 3, 5))
+    logits, variables = head.init_with_output(jax.random.key(1), x, train=False)
+    twice = jnp.concatenate([x, x], axis=1)
+    np.testing.assert_allclose(head.apply(variables, twice, train=False), logits, atol=1e-5)
+
+
+HEADS = [PooledHead(3, dropout_rate=0.5), DenseHead((32,), 3, dropout_rate=0.5)]
+
+
+@pytest.mark.parametrize("head", HEADS, ids=["pooled", "dense"])
+def test_dropout_is_on_in_training_only(head):
+    x = jax.random.normal(jax.random.key(0), (2, 4, 4, 8))
+    variables = head.init(jax.random.key(1), x, train=False)
+
+    def run(seed):
+        return np.asarray(head.apply(variables, x, train=True, rngs={"dropout": jax.random.key(seed)}))
+
+    still = np.asarray(head.apply(variables, x, train=False))
+    assert np.abs(run(0) - run(1)).max() > 1e-3
+    np.testing.assert_array_equal(run(0), run(0))
+    mean = np.mean([run(seed) for seed in range(200)], axis=0)
+    spread = np.std([run(seed) for seed in range(200)], axis=0) / np.sqrt(200)
+    if isinstance(head, PooledHead):  # linear behind its dropout, so the mean over masks is the output without one
+        assert (np.abs(mean - still) < 5 * spread).all()
+
+
+def test_wrong_channels_and_ranks():
+    model = Classifier(backbone=Pixels(), head=DenseHead((), 3), in_channels=3)
+    init = functools.partial(model.init, train=False)
+    with pytest.raises(UserError) as caught:
+        jax.eval_shape(init, jax.random.key(0), jax.ShapeDtypeStruct((1, 8, 8, 1), jnp.float32))
+    assert str(caught.value) == ("images have 1 channels, but the model was built for 3; set model.in_channels=1")
+    with pytest.raises(UserError, match=r"images have the shape \(8, 3\)"):
+        jax.eval_shape(init, jax.random.key(0), jax.ShapeDtypeStruct((8, 3), jnp.float32))
+
+
+def test_train_has_no_default():
+    model = Classifier(backbone=Pixels(), head=DenseHead((), 3), in_channels=3)
+    with pytest.raises(TypeError, match="train"):
+        model.init(jax.random.key(0), jnp.ones((1, 2, 2, 3)))
+
+
+def test_unknown_final_pool():
+    with pytest.raises(UserError, match="unknown final_pool 'max'"):
+        DenseHead((), 3, final_pool="max").init(jax.random.key(0), jnp.ones((1, 2, 2, 3)), train=False)

@@ -1,0 +1,69 @@
+"""Normalisation against NumPy in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cnn_jax.errors import UserError
+from cnn_jax.nn.norm import NORMS, BatchNorm, GroupNorm, LayerNorm, norm_layer
+
+
+def test_batch_norm_variance_of_a_large_mean():
+    # DESIGN.md: for mean 100 and deviation 0.01 the variance is 1e-4, not 0
+    x = (100 + 0.01 * np.random.default_rng(0).standard_normal((64, 8, 8, 3))).astype(np.float32)
+    layer = BatchNorm(momentum=0.0)  # the running statistics are the batch's
+    variables = layer.init(jax.random.key(0), jnp.asarray(x), train=True)
+    y, updated = layer.apply(variables, jnp.asarray(x), train=True, mutable=["batch_stats"])
+    expected = x.astype(np.float64).var(axis=(0, 1, 2))
+    np.testing.assert_allclose(expected, 1e-4, rtol=0.1)
+    np.testing.assert_allclose(updated["batch_stats"]["var"], expected, rtol=1e-2)
+    np.testing.assert_allclose(np.asarray(y).std(axis=(0, 1, 2)), np.sqrt(expected / (expected + 1e-5)), rtol=1e-2)
+
+
+def test_batch_norm_momentum_is_the_share_that_stays():
+    x = 5 + 2 * jax.random.normal(jax.random.key(0), (32, 4, 4, 2))
+    variables = BatchNorm().init(jax.random.key(1), x, train=True)
+    _, updated = BatchNorm().apply(variables, x, train=True, mutable=["batch_stats"])
+    batch = np.asarray(x, np.float64)
+    mean, var = batch.mean(axis=(0, 1, 2)), batch.var(axis=(0, 1, 2))
+    # Started from mean 0 and variance 1.
+    np.testing.assert_allclose(updated["batch_stats"]["mean"], 0.1 * mean, rtol=1e-5)
+    np.testing.assert_allclose(updated["batch_stats"]["var"], 0.9 + 0.1 * var, rtol=1e-5)
+    y = BatchNorm().apply({**variables, **updated}, x, train=False)
+    expected = (batch - 0.1 * mean) / np.sqrt(0.9 + 0.1 * var + 1e-5)
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
+
+
+# Channels and groups by the rule "gcd(32, C / 2), or 1 if C is odd".
+@pytest.mark.parametrize(("channels", "groups"), [(4, 2), (16, 8), (64, 32), (256, 32), (6, 1), (7, 1), (24, 4)])
+def test_group_norm(channels, groups):
+    x = 3 + jax.random.normal(jax.random.key(0), (2, 5, 4, channels))
+    y = GroupNorm().apply(GroupNorm().init(jax.random.key(0), x, train=True), x, train=True)
+    grouped = np.asarray(x, np.float64).reshape(2, 20, groups, channels // groups)
+    mean, var = grouped.mean(axis=(1, 3), keepdims=True), grouped.var(axis=(1, 3), keepdims=True)
+    np.testing.assert_allclose(y, ((grouped - mean) / np.sqrt(var + 1e-5)).reshape(x.shape), atol=1e-4)
+
+
+def test_layer_norm():
+    x = 3 + jax.random.normal(jax.random.key(0), (2, 5, 4, 6))
+    y = LayerNorm().apply(LayerNorm().init(jax.random.key(0), x, train=True), x, train=True)
+    values = np.asarray(x, np.float64)
+    mean, var = values.mean(axis=-1, keepdims=True), values.var(axis=-1, keepdims=True)
+    np.testing.assert_allclose(y, (values - mean) / np.sqrt(var + 1e-5), atol=1e-4)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("kind", NORMS)
+def test_every_norm_at_every_rank_keeps_float32_statistics(kind, rank):
+    x = jnp.ones((2, *(3,) * rank, 4), jnp.bfloat16)
+    y, variables = norm_layer(kind, dtype="bfloat16", name=None).init_with_output(jax.random.key(0), x, train=True)
+    assert y.shape == x.shape
+    assert y.dtype == jnp.bfloat16
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
+    leaves = {name: leaf.shape for name, leaf in variables.get("params", {}).items()}
+    assert leaves == ({} if kind == "none" else {"scale": (4,), "bias": (4,)})
+
+
+def test_unknown_norm():
+    with pytest.raises(UserError, match="unknown norm 'bacth'; did you mean 'batch'"):
+        norm_layer("bacth", dtype="float32", name="norm")

@@ -1,0 +1,80 @@
+"""Pooling against windows cut out with NumPy."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cnn_jax.errors import ImageTooSmallError, UserError
+from cnn_jax.nn.pool import AveragePool, GlobalAveragePool, MaxPool
+
+
+def windows(image, window, stride, pads, fill):
+    """Every window of `[*space, C]` padded with `fill`: (shape of the output's space, list of `[*window, C]`)."""
+    padded = np.pad(image, (*pads, (0, 0)), constant_values=fill)
+    sizes = [(n - k) // s + 1 for n, k, s in zip(padded.shape, window, stride, strict=False)]
+    cut = []
+    for position in itertools.product(*map(range, sizes)):
+        where = tuple(slice(i * s, i * s + k) for i, s, k in zip(position, stride, window, strict=True))
+        cut.append(padded[where])
+    return sizes, cut
+
+
+def test_worked_example():
+    # numbers.md: 2×2 max pooling, stride 2
+    x = jnp.float32([[1, 2], [3, 4]])[None, ..., None]
+    np.testing.assert_array_equal(MaxPool(2).apply({}, x), [[[[4]]]])
+
+
+CASES = [
+    # space, window, stride (None: the window), padding, pads
+    ((7,), 2, None, "valid", ((0, 0),)),
+    ((8, 7), 3, 2, 1, ((1, 1), (1, 1))),
+    ((8, 7), 3, 2, "same", ((1, 1), (1, 1))),
+    ((6, 7), 2, 2, "same", ((0, 1), (0, 1))),
+    ((9, 7), (3, 2), None, "valid", ((0, 0), (0, 0))),
+    ((4, 5, 6), 2, 1, "valid", ((0, 0), (0, 0), (0, 0))),
+]
+
+
+@pytest.mark.parametrize(("space", "window", "stride", "padding", "pads"), CASES)
+def test_pools_equal_numpy(space, window, stride, padding, pads):
+    image = (np.random.default_rng(0).standard_normal((*space, 2)) - 5).astype(
+        np.float32
+    )  # negative: 0 would win a max
+    size = (window,) * len(space) if isinstance(window, int) else window
+    step = size if stride is None else (stride,) * len(space)
+    axes = tuple(range(len(space)))
+    x = jnp.asarray(image)[None]
+    out, cut = windows(image, size, step, pads, -np.inf)
+    expected = np.reshape([w.max(axis=axes) for w in cut], (*out, 2))
+    np.testing.assert_array_equal(MaxPool(window, stride, padding).apply({}, x)[0], expected)
+    _, cut = windows(image, size, step, pads, np.nan)
+    inside = np.reshape([np.nanmean(w, axis=axes) for w in cut], (*out, 2))
+    y = AveragePool(window, stride, padding, count_include_pad=False).apply({}, x)[0]
+    np.testing.assert_allclose(y, inside, rtol=1e-5)
+    _, cut = windows(image, size, step, pads, 0.0)
+    everywhere = np.reshape([w.mean(axis=axes) for w in cut], (*out, 2))
+    np.testing.assert_allclose(AveragePool(window, stride, padding).apply({}, x)[0], everywhere, rtol=1e-5)
+
+
+@pytest.mark.parametrize("space", [(), (5,), (4, 3), (2, 3, 4)])
+def test_global_average_pool(space):
+    x = jax.random.normal(jax.random.key(0), (2, *space, 3))
+    expected = np.asarray(x, np.float64).reshape(2, -1, 3).mean(axis=1)
+    np.testing.assert_allclose(GlobalAveragePool().apply({}, x), expected, atol=1e-6)
+    assert GlobalAveragePool().apply({}, x.astype(jnp.bfloat16)).dtype == jnp.float32
+
+
+@pytest.mark.parametrize("pool", [MaxPool, AveragePool])
+def test_errors(pool):
+    x = jnp.ones((1, 2, 2, 1))
+    with pytest.raises(ImageTooSmallError, match=f"'{pool.__name__}' gets an image of 2×2 pixels.* kernel of 3×3"):
+        pool(3).apply({}, x)
+    with pytest.raises(UserError, match="pool padding is 2; it must be at most half the window"):
+        pool(3, padding=2).apply({}, x)
+    with pytest.raises(UserError, match="unknown pool padding 'full'"):
+        pool(2, padding="full").apply({}, x)
+    with pytest.raises(UserError, match="pool stride is 0"):
+        pool(2, stride=0).apply({}, x)

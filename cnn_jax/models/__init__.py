@@ -38,7 +38,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet101": resnet_names.resnet101,
     "resnet152": resnet_names.resnet152,
 }
-"""Models by the name that configs use: functions of keyword-only arguments; all have `num_classes` and `in_channels`."""
+"""Models by the name that configs use: functions of keyword-only arguments, as `inspect.signature` shows them."""
 
 
 def create(name: str, **kwargs: Any) -> nn.Module:

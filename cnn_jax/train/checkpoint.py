@@ -40,10 +40,10 @@ class Checkpoints:
 
     Args:
       directory: made absolute here, because Orbax fails on a relative path only later, in the background.
-      keep: how many of the newest to keep; the best is kept besides.
+      keep: how many of the newest to keep, or None for all; the best is kept besides.
     """
 
-    def __init__(self, directory: pathlib.Path, *, keep: int):
+    def __init__(self, directory: pathlib.Path, *, keep: int | None):
         self._checkpointer = ocp.training.Checkpointer(directory.resolve(), cleanup_tmp_directories=True)
         self._keep = keep
 
@@ -99,7 +99,7 @@ class Checkpoints:
         self._checkpointer.close()
 
     def _prune(self, progress: Progress) -> None:
-        for step in self.steps()[: -self._keep]:
+        for step in self.steps()[: -self._keep] if self._keep else []:
             if step != progress.best_step:
                 self._checkpointer.delete(step)
 

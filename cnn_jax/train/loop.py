@@ -56,6 +56,7 @@ def run_loop(
     evaluate: Callable[[TrainState], dict[str, float]],
     checkpoints: Checkpoints,
     writers: Sequence[Writer],
+    started: float,
 ) -> tuple[TrainState, str]:
     """Train until the end, or until early stopping says so.
 
@@ -75,6 +76,7 @@ def run_loop(
       evaluate: all evaluation numbers of a state, named `split/metric`; {} if there is nothing to evaluate on.
       checkpoints: where to save.
       writers: where numbers go.
+      started: `time.perf_counter()` at the start of this session.
 
     Returns:
       The last state, and "completed" or "early_stopped".
@@ -83,7 +85,7 @@ def run_loop(
       DivergenceError: a loss or gradient was not finite; the last checkpoint is from before.
     """
     start = done = int(state.step)
-    clock = _Clock(progress)
+    clock = _Clock(progress, started)
     while True:
         if not (resumed and done == start):
             stop = _evaluate_and_save(state, pending, progress, done, plan, metrics, evaluate, checkpoints, writers, clock)
@@ -192,9 +194,9 @@ def check_finite(values: StepMetrics) -> None:
 class _Clock:
     """Wall time, and speed over training steps alone: no compilation, evaluation or saving in it."""
 
-    def __init__(self, progress: Progress):
+    def __init__(self, progress: Progress, started: float):
         self.progress = progress
-        self._wall = time.perf_counter()
+        self._started = started - progress.seconds
         # Unknown until the first pause: the first stretch holds the compilation.
         self._since: tuple[float, int] | None = None
         self.examples_per_second: float | None = None
@@ -204,8 +206,7 @@ class _Clock:
         if wait_for is not None:
             jax.block_until_ready(wait_for)
         now = time.perf_counter()
-        self.progress.seconds += now - self._wall
-        self._wall = now
+        self.progress.seconds = now - self._started
         if self._since is not None and done > self._since[1]:
             seconds, examples = now - self._since[0], (done - self._since[1]) * batch_size
             self.progress.training_seconds += seconds
@@ -214,7 +215,4 @@ class _Clock:
 
     def resume(self, done: int) -> None:
         """Time steps from here on."""
-        now = time.perf_counter()
-        self.progress.seconds += now - self._wall
-        self._wall = now
-        self._since = (now, done)
+        self._since = (time.perf_counter(), done)

@@ -1,6 +1,7 @@
 """Where a run's numbers go while it runs: a log file, the terminal, and TensorBoard on request."""
 
 import json
+import math
 import os
 import pathlib
 import sys
@@ -43,8 +44,9 @@ class JsonLines:
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, step: int, row: Row) -> None:
-        """Append one line."""
-        self._file.write(json.dumps({"step": step, **row}) + "\n")
+        """Append one line; JSON has no NaN, so a number that is not finite becomes null."""
+        finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+        self._file.write(json.dumps({"step": step, **finite}, allow_nan=False) + "\n")
         self._file.flush()
         os.fsync(self._file.fileno())
 

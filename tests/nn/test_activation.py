@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
+
 from cnn_jax.errors import UserError
 from cnn_jax.nn.activation import ACTIVATIONS, PReLU, activation_layer
 
@@ -29,7 +30,7 @@ def test_every_activation_has_a_formula():
 @pytest.mark.parametrize("kind", FORMULAS)
 def test_activations_equal_their_formulas(kind):
     x = np.linspace(-4, 4, 60, dtype=np.float32).reshape(5, 4, 3)
-    layer = activation_layer(kind, name=None)
+    layer = activation_layer(kind, name="act")
     if kind == "prelu":
         y, variables = layer.init_with_output(jax.random.key(0), jnp.asarray(x))
         assert variables["params"]["slope"].shape == (3,)
@@ -41,7 +42,7 @@ def test_activations_equal_their_formulas(kind):
 def test_slopes():
     x = jnp.float32([[-2.0, 4.0]])
     np.testing.assert_allclose(activation_layer("leaky_relu", name="act", negative_slope=0.2)(x), [[-0.4, 4.0]])
-    prelu = activation_layer("prelu", name=None, negative_slope=0.5)
+    prelu = activation_layer("prelu", name="act", negative_slope=0.5)
     np.testing.assert_allclose(prelu.init_with_output(jax.random.key(0), x)[0], [[-1.0, 4.0]])
 
 
@@ -54,5 +55,5 @@ def test_prelu_has_a_slope_per_channel():
 def test_errors():
     with pytest.raises(UserError, match="unknown activation 'rleu'; did you mean 'relu'"):
         activation_layer("rleu", name="act")
-    with pytest.raises(UserError, match="negative_slope=0.2 has no effect on activation 'tanh'"):
+    with pytest.raises(UserError, match=r"negative_slope=0\.2 has no effect on activation 'tanh'"):
         activation_layer("tanh", name="act", negative_slope=0.2)

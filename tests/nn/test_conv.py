@@ -1,4 +1,4 @@
-"""Convolution against SciPy's correlation and NumPy's padding, for every padding, rank, stride, dilation and grouping."""
+"""Convolution against SciPy's correlation and NumPy's padding, for every padding, stride, dilation and grouping."""
 
 import functools
 
@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.signal
+
 from cnn_jax.errors import ImageTooSmallError, UserError
 from cnn_jax.nn.blocks import ConvNormAct
 from cnn_jax.nn.conv import Conv, he_fan_in, he_fan_out

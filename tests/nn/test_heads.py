@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from cnn_jax.errors import UserError
 from cnn_jax.models.mlp import Pixels
 from cnn_jax.nn.heads import Classifier, DenseHead, PooledHead

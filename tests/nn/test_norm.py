@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from cnn_jax.errors import UserError
 from cnn_jax.nn.norm import NORMS, BatchNorm, GroupNorm, LayerNorm, norm_layer
 
@@ -56,7 +57,7 @@ def test_layer_norm():
 @pytest.mark.parametrize("kind", NORMS)
 def test_every_norm_at_every_rank_keeps_float32_statistics(kind, rank):
     x = jnp.ones((2, *(3,) * rank, 4), jnp.bfloat16)
-    y, variables = norm_layer(kind, dtype="bfloat16", name=None).init_with_output(jax.random.key(0), x, train=True)
+    y, variables = norm_layer(kind, dtype="bfloat16", name="norm").init_with_output(jax.random.key(0), x, train=True)
     assert y.shape == x.shape
     assert y.dtype == jnp.bfloat16
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))

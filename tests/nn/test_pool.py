@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from cnn_jax.errors import ImageTooSmallError, UserError
 from cnn_jax.nn.pool import AveragePool, GlobalAveragePool, MaxPool
 

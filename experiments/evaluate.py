@@ -1,0 +1,49 @@
+"""Evaluate a finished or running training on one of its splits, or on any split of its data set.
+
+Example:
+  python experiments/evaluate.py --run=runs/quickstart --split=test
+"""
+
+import argparse
+import pathlib
+from collections.abc import Sequence
+
+import rich.console
+import rich.table
+
+from cnn_jax import command
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Evaluate, print a table, and store the numbers in the run directory."""
+    parser = argparse.ArgumentParser(description="Evaluate a run's checkpoint, exactly.", allow_abbrev=False)
+    parser.add_argument("--run", required=True, metavar="DIR", help="a run directory of experiments/train.py")
+    parser.add_argument(
+        "--split", default=None, help="train, validation, test, or a slice such as 'train[:1000]'; default: the run's last"
+    )
+    parser.add_argument("--step", type=int, default=None, help="the checkpoint of this step; default: what the result used")
+    parser.add_argument("--batch-size", type=int, default=None, help="examples per batch; it cannot change the numbers")
+    parser.add_argument("--data-directory", default=None, metavar="DIR", help="where the data is on this machine")
+    known = parser.parse_args(arguments)
+    from cnn_jax.train.run import evaluate_run  # after the arguments are known to be good: it starts JAX
+
+    numbers = evaluate_run(
+        pathlib.Path(known.run),
+        split=known.split,
+        step=known.step,
+        batch_size=known.batch_size,
+        data_directory=known.data_directory,
+    )
+    table = rich.table.Table(title=f"{numbers['origin']}, step {numbers['step']:,}, {numbers['examples']:,} examples")
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    for name, value in numbers["metrics"].items():
+        table.add_row(name, "–" if value is None else f"{value:.6f}")
+    console = rich.console.Console(soft_wrap=True)
+    console.print(table)
+    console.print(f"Stored in {numbers['file']}", highlight=False)
+    return 0
+
+
+if __name__ == "__main__":
+    command.run(main)

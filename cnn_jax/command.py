@@ -32,7 +32,9 @@ def run(main: Callable[[Sequence[str]], int]) -> None:
 def config_parser(description: str) -> argparse.ArgumentParser:
     """A parser with the `--config` argument; pass it to `parse`."""
     parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
-    parser.add_argument("--config", required=True, metavar="FILE[:VARIANT]", help="a Python file with get_config(); " + OVERRIDES)
+    parser.add_argument(
+        "--config", required=True, metavar="FILE[:VARIANT]", help="a Python file with get_config(); " + OVERRIDES
+    )
     return parser
 
 

@@ -13,7 +13,7 @@ class ImageTooSmallError(UserError):
 
 
 class DivergenceError(RuntimeError):
-    """Training produced a non-finite loss or gradient; the message has the step, the learning rate and the gradient norm."""
+    """Training produced a non-finite loss or gradient; the message has the step, the rate and the gradient norm."""
 
 
 def unknown_name(what: str, value: str, known: Iterable[str]) -> UserError:

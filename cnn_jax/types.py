@@ -1,13 +1,14 @@
 """Axes, units and names that hold everywhere in cnn_jax, stated once.
 
-Axes: channels last, `[B, *space, C]`; `space` has one, two or three axes. In shape annotations `B` is the batch, `C` the
-channels, `K` the classes and `*space` the spatial axes.
+Axes: channels last, `[B, *space, C]`; `space` has one, two or three axes. In shape annotations `B` is the batch, `C`
+the channels, `K` the classes and `*space` the spatial axes.
 
-Units: images enter as uint8 in [0, 255], become float32 in [0, 1] and are then normalised. Boxes are `(y0, x0, y1, x1)` in
-input pixels. Labels are int32 in `[0, K)`.
+Units: images enter as uint8 in [0, 255], become float32 in [0, 1] and are then normalised. Boxes are
+`(y0, x0, y1, x1)` in input pixels. Labels are int32 in `[0, K)`.
 
-Batch: a dictionary of arrays with leading axis B. It always has `mask`, float32 `[B]`: 1 for an example that counts, 0 for
-padding. Training batches also have `id` and `epoch`, int32 `[B]`: which example of the training split, in which pass over it.
+Batch: a dictionary of arrays with leading axis B. It always has `mask`, float32 `[B]`: 1 for an example that counts,
+0 for padding. Training batches also have `id` and `epoch`, int32 `[B]`: which example of the training split, in which
+pass over it.
 """
 
 from collections.abc import Mapping
@@ -24,3 +25,7 @@ Batch: TypeAlias = Mapping[str, Any]
 
 PyTree: TypeAlias = Any
 """Nested dictionaries, tuples and dataclasses with arrays as leaves."""
+
+Leaf: TypeAlias = Any
+"""An array field of a pytree class: transformations put shapes, shardings, host arrays or None in its place, so only the
+class's docstring, not a run-time check, can say what it is."""

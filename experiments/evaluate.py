@@ -19,9 +19,13 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description="Evaluate a run's checkpoint, exactly.", allow_abbrev=False)
     parser.add_argument("--run", required=True, metavar="DIR", help="a run directory of experiments/train.py")
     parser.add_argument(
-        "--split", default=None, help="train, validation, test, or a slice such as 'train[:1000]'; default: the run's last"
+        "--split",
+        default=None,
+        help="train, validation, test, or a slice such as 'train[:1000]'; default: the run's last",
     )
-    parser.add_argument("--step", type=int, default=None, help="the checkpoint of this step; default: what the result used")
+    parser.add_argument(
+        "--step", type=int, default=None, help="the checkpoint of this step; default: what the result used"
+    )
     parser.add_argument("--batch-size", type=int, default=None, help="examples per batch; it cannot change the numbers")
     parser.add_argument("--data-directory", default=None, metavar="DIR", help="where the data is on this machine")
     known = parser.parse_args(arguments)

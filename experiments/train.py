@@ -17,7 +17,9 @@ from cnn_jax import command
 def main(arguments: Sequence[str]) -> int:
     """Train, and print the result."""
     parser = command.config_parser("Train a network from a config file.")
-    parser.add_argument("--workdir", required=True, metavar="DIR", help="the run directory; everything is written there")
+    parser.add_argument(
+        "--workdir", required=True, metavar="DIR", help="the run directory; everything is written there"
+    )
     parser.add_argument("--resume", action="store_true", help="continue the run in the directory, if there is one")
     known, config = command.parse(parser, arguments)
     from cnn_jax.train.run import train  # after the arguments are known to be good: it starts JAX

@@ -1,7 +1,10 @@
 """What every test runs under: eight simulated devices, one shared compilation cache, no silent rank promotion."""
 
+import copy
 import os
 import pathlib
+import subprocess
+import sys
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 
@@ -21,3 +24,65 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 def repository() -> pathlib.Path:
     """The root of the checkout."""
     return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def raw_data() -> pathlib.Path:
+    """The folder of real data sets that CNN_JAX_DATA names; tests that need it are skipped where it is not there."""
+    folder = os.environ.get("CNN_JAX_DATA")
+    if not folder:
+        pytest.skip("needs the real data sets: set CNN_JAX_DATA to their folder")
+    path = pathlib.Path(folder).resolve()
+    if not (path / "prepare_tfds.py").is_file():
+        pytest.skip(f"CNN_JAX_DATA is {folder!r}, which has no prepare_tfds.py")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tfds_directory(raw_data, tmp_path_factory) -> pathlib.Path:
+    """MNIST, Fashion-MNIST and CIFAR-10 as TFDS directories, prepared from the raw files without TensorFlow."""
+    directory = tmp_path_factory.mktemp("tfds data")
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "prepare_tfds.py", str(directory)]
+    done = subprocess.run(command, cwd=raw_data, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return directory
+
+
+@pytest.fixture(scope="session")
+def session_tiny_config() -> dict:
+    """A config that trains in seconds and has everything that could break a resume.
+
+    BatchNorm, dropout, EMA, augmentation, momentum, a schedule, epochs that are no multiple of the batch, and a ragged
+    evaluation tail.
+    """
+    return {
+        "seed": 3,
+        "task": {"name": "classification", "loss": {"name": "softmax_cross_entropy", "label_smoothing": 0.1}},
+        "model": {"name": "resnet_cifar", "depth": 8, "width": 4, "in_channels": 1, "dropout_rate": 0.2},
+        "data": {
+            "source": "sklearn",
+            "name": "digits",
+            "splits": {"train": "train[:100]", "validation": "train[100:150]", "test": "test[:45]"},
+            "batch_size": 16,
+            "evaluation_batch_size": 16,
+            "augment": ({"name": "random_crop", "padding": 1}, {"name": "random_flip"}),
+        },
+        "optimizer": {"name": "sgd", "learning_rate": 0.05, "momentum": 0.9, "l2": 1e-4},
+        "schedule": {"name": "cosine", "warmup": {"steps": 2}},
+        "train": {
+            "duration": {"steps": 8},
+            "log_every": {"steps": 3},
+            "evaluate_every": {"steps": 4},
+            "save_every": {"steps": 2},
+            "keep_checkpoints": 100,
+            "ema": {"decay": 0.9},
+        },
+        "parallel": {"devices": 1},
+    }
+
+
+@pytest.fixture
+def tiny_config(session_tiny_config) -> dict:
+    """A copy of the config that a test may change."""
+    return copy.deepcopy(session_tiny_config)

@@ -1,7 +1,7 @@
 """Augmentation and normalisation on the device, inside the step.
 
-An augmentation is a pure function `(keys, images, *, options) -> images` with one key per example, so that the pixels of
-example i in epoch e are the same for every batch size, device count and restart.
+An augmentation is a pure function `(keys, images, *, options) -> images` with one key per example, so that the pixels
+of example i in epoch e are the same for every batch size, device count and restart.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -56,7 +56,9 @@ def to_float(images: UInt8[Array, "B *space C"]) -> Float[Array, "B *space C"]:
     return images.astype(jnp.float32) / 255.0
 
 
-def normalise(images: Float[Array, "B *space C"], *, mean: Sequence[float], std: Sequence[float]) -> Float[Array, "B *space C"]:
+def normalise(
+    images: Float[Array, "B *space C"], *, mean: Sequence[float], std: Sequence[float]
+) -> Float[Array, "B *space C"]:
     """Subtract the mean and divide by the deviation of each channel, both in units of [0, 1]."""
     # [C] -> [1, ..., 1, C]
     shape = (*[1] * (images.ndim - 1), images.shape[-1])

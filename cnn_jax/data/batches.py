@@ -54,7 +54,9 @@ def training_batch(data: LabelledImages, *, seed: int, step: int, batch_size: in
     }
 
 
-def evaluation_batches(data: LabelledImages, *, batch_size: int, multiple_of: int = 1) -> Iterator[dict[str, np.ndarray]]:
+def evaluation_batches(
+    data: LabelledImages, *, batch_size: int, multiple_of: int = 1
+) -> Iterator[dict[str, np.ndarray]]:
     """Every example exactly once, in order, in batches of one shape; the tail is padded and masked.
 
     Args:

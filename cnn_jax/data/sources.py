@@ -2,11 +2,13 @@
 
 import dataclasses
 import hashlib
+import importlib.util
 import io
 import os
 import pathlib
 import re
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -128,7 +130,7 @@ def sklearn_source(name: str, *, directory: str | None, split_seed: int) -> Sour
         raise unknown_name("data set of source 'sklearn'", name, ["digits"])
     from sklearn.datasets import load_digits
 
-    bunch = load_digits()
+    bunch: Any = load_digits()
     images = np.round(bunch.images[..., None] * (255.0 / DIGITS_LEVELS)).astype(np.uint8)  # [1797, 8, 8] -> [.., 1]
     labels = bunch.target.astype(np.int32)
     order = np.random.Generator(np.random.PCG64(split_seed)).permutation(len(labels))
@@ -159,7 +161,9 @@ def tfds_source(name: str, *, directory: str | None, split_seed: int) -> Source:
     import tensorflow_datasets as tfds
 
     if directory is not None and not pathlib.Path(directory).expanduser().is_dir():
-        raise UserError(f"data.directory {directory!r} does not exist; create it or give another with --config.data.directory")
+        raise UserError(
+            f"data.directory {directory!r} does not exist; create it or give another with --config.data.directory"
+        )
     directory = directory or os.environ.get("TFDS_DATA_DIR") or None
     try:
         builder = tfds.builder(name, data_dir=directory, file_format="array_record")
@@ -175,13 +179,15 @@ def tfds_source(name: str, *, directory: str | None, split_seed: int) -> Source:
 
     def load_range(split: str, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         try:
-            raw = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
+            raw: Any = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
         except NotImplementedError:
             raise UserError(
                 f"{builder.data_dir} is not in the array_record format; prepare {name!r} again in another directory"
             ) from None
         records = raw.__getitems__(range(start, stop))
-        return _decode(records, name, split, features["image"].shape[-1]), np.array([r["label"] for r in records], np.int32)
+        return _decode(records, name, split, features["image"].shape[-1]), np.array(
+            [r["label"] for r in records], np.int32
+        )
 
     return Source(
         name=f"tfds/{builder.info.full_name}",
@@ -193,13 +199,12 @@ def tfds_source(name: str, *, directory: str | None, split_seed: int) -> Source:
 
 def _prepare(builder, name: str) -> None:
     """Download and prepare a TFDS set: the one thing here that needs TensorFlow."""
-    try:
-        import tensorflow  # noqa: F401  (TFDS encodes images with it)
-    except ImportError:
+    # TFDS encodes images with it.
+    if importlib.util.find_spec("tensorflow") is None:
         raise UserError(
-            f"TFDS data set {name!r} is not prepared in {builder.data_dir}; run `pip install 'cnn_jax[prepare]'` and the same"
-            " command again to download it, or point --config.data.directory or TFDS_DATA_DIR at a prepared copy"
-        ) from None
+            f"TFDS data set {name!r} is not prepared in {builder.data_dir}; run `pip install 'cnn_jax[prepare]'` and the"
+            " same command again to download it, or point --config.data.directory or TFDS_DATA_DIR at a prepared copy"
+        )
     builder.download_and_prepare()
 
 
@@ -214,8 +219,8 @@ def _decode(records: list, name: str, split: str, channels: int | None) -> np.nd
         pixels = np.asarray(Image.open(io.BytesIO(record["image"])).convert(mode))
         if pixels.shape != first.shape:
             raise UserError(
-                f"TFDS data set {name!r}, split {split!r}: image {index} is {pixels.shape[0]}×{pixels.shape[1]}, image 0 is"
-                f" {first.shape[0]}×{first.shape[1]}; only sets of equal-sized images can be held in memory"
+                f"TFDS data set {name!r}, split {split!r}: image {index} is {pixels.shape[0]}×{pixels.shape[1]}, image"
+                f" 0 is {first.shape[0]}×{first.shape[1]}; only sets of equal-sized images can be held in memory"
             )
         images[index] = pixels.reshape(images.shape[1:])  # grey: [H, W] -> [H, W, 1]
     return images

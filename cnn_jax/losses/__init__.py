@@ -12,3 +12,7 @@ LOSSES = {
 }
 
 __all__ = ["LOSSES", "mean_squared_error", "sigmoid_binary_cross_entropy", "softmax_cross_entropy"]
+
+DIVIDED_BY_WEIGHTS = frozenset({"softmax_cross_entropy"})
+"""Losses whose mean over examples divides by the sum of the labels' class weights, as torch's does; the others weigh
+every class's term of every example, and divide by the number of examples."""

@@ -15,7 +15,7 @@ A metric is a frozen dataclass, so it is hashable and can be a static argument o
 
 import operator
 from collections.abc import Mapping
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +37,7 @@ Values: TypeAlias = Mapping[str, Array]
 """
 
 
+@runtime_checkable
 class Metric(Protocol):
     """A quantity over a set of examples that can be computed in parts.
 

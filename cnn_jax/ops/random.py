@@ -23,7 +23,7 @@ def named_key(key: Key[Array, ""], purpose: str) -> Key[Array, ""]:
 
 
 def example_keys(key: Key[Array, ""], epoch: Int[Array, "B"], example: Int[Array, "B"]) -> Key[Array, "B"]:
-    """One key per example, a function of (key, epoch, example id) alone: equal for every batch size and device count."""
+    """One key per example, a function of (key, epoch, example) alone: equal for every batch size and device count."""
 
     def fold(epoch, example):
         return jax.random.fold_in(jax.random.fold_in(key, epoch), example)

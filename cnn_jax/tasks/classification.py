@@ -2,12 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from cnn_jax.errors import UserError
 from cnn_jax.metrics import ConfusionMatrix, ExpectedCalibrationError, Metric, TopKAccuracy, WeightedMean
 from cnn_jax.ops.random import named_key
 from cnn_jax.tasks.task import Output
@@ -22,16 +24,30 @@ class Classification:
       model: logits `[B, K]` from images `[B, *space, C]`.
       loss_function: `(logits, labels, *, class_weights) -> float32[B]`, each example's loss times its class weight.
       num_classes: K.
-      class_weights: one weight per class, or None for equal ones; the mean loss divides by the sum of the weights of
-        the examples, as torch does.
+      class_weights: one weight per class, or None for equal ones.
+      divide_by_weights: the mean loss divides by the sum of the examples' class weights, as torch's cross-entropy does,
+        instead of by their number; `losses.DIVIDED_BY_WEIGHTS` says for which losses.
       top_k: which top-k accuracies evaluation reports, besides top-1.
+
+    Raises:
+      UserError: the number of class weights is not K, or a k is not between 2 and K.
     """
 
     model: nn.Module
     loss_function: Callable[..., Float[Array, "B"]]
     num_classes: int
+    divide_by_weights: bool
     class_weights: tuple[float, ...] | None = None
     top_k: tuple[int, ...] = ()
+
+    def __post_init__(self):
+        if self.class_weights is not None and len(self.class_weights) != self.num_classes:
+            raise UserError(
+                f"task.class_weights has {len(self.class_weights)} values; there are {self.num_classes} classes"
+            )
+        for k in self.top_k:
+            if not 2 <= k <= self.num_classes:
+                raise UserError(f"task.top_k has {k}; it must lie between 2 and the {self.num_classes} classes")
 
     def init(self, key: Key[Array, ""], batch: Batch) -> tuple[PyTree, PyTree]:
         """Parameters and statistics for images of this batch's shape."""
@@ -42,23 +58,23 @@ class Classification:
         self, params: PyTree, model_state: PyTree, batch: Batch, key: Key[Array, ""], *, train: bool
     ) -> tuple[Float[Array, ""], Output]:
         """The weighted mean loss over the examples whose mask is 1."""
-        variables = {"params": params, **model_state}
-        if train:
-            logits, updated = self.model.apply(
-                variables,
-                batch["image"],
-                train=True,
-                rngs={"dropout": named_key(key, "dropout")},
-                mutable=list(model_state),
-            )
-            model_state = {**model_state, **updated}
-        else:
-            logits = self.model.apply(variables, batch["image"], train=False)
+        # In evaluation nothing is mutable, so `updated` is empty; one call keeps both ways the same network.
+        result: Any = self.model.apply(
+            {"params": params, **model_state},
+            batch["image"],
+            train=train,
+            rngs={"dropout": named_key(key, "dropout")},
+            mutable=list(model_state) if train else [],
+        )
+        logits, updated = result
+        model_state = {**model_state, **updated}
         labels, mask = batch["label"], batch["mask"]
         weights = None if self.class_weights is None else jnp.asarray(self.class_weights, jnp.float32)
         losses = self.loss_function(logits, labels, class_weights=weights)
-        # A masked label may be anything; index 0 keeps the look-up in range.
-        example_weight = jnp.ones_like(mask) if weights is None else weights[jnp.where(mask > 0, labels, 0)]
+        example_weight = jnp.ones_like(mask)
+        if weights is not None and self.divide_by_weights:
+            # A masked label may be anything; index 0 keeps the look-up in range.
+            example_weight = weights[jnp.where(mask > 0, labels, 0)]
         total_weight = jnp.sum(mask * example_weight)
         # `where`, not a product: a masked NaN must not reach the sum.
         total = jnp.sum(jnp.where(mask > 0, losses, 0.0))
@@ -68,7 +84,7 @@ class Classification:
 
     def predict(self, params: PyTree, model_state: PyTree, batch: Batch) -> dict[str, Array]:
         """`logits` `[B, K]` and `probabilities` `[B, K]` (softmax)."""
-        logits = self.model.apply({"params": params, **model_state}, batch["image"], train=False)
+        logits: Any = self.model.apply({"params": params, **model_state}, batch["image"], train=False)
         return {"logits": logits, "probabilities": jax.nn.softmax(logits, axis=-1)}
 
     def metrics(self) -> Mapping[str, Metric]:

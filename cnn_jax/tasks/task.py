@@ -1,13 +1,13 @@
 """The protocol between training and what a batch means: `train/` knows nothing else of models, losses and metrics."""
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import flax.struct
 from jaxtyping import Array, Float, Key
 
 from cnn_jax.metrics import Metric
-from cnn_jax.types import Batch, PyTree
+from cnn_jax.types import Batch, Leaf, PyTree
 
 
 class Output(flax.struct.PyTreeNode):
@@ -15,15 +15,16 @@ class Output(flax.struct.PyTreeNode):
 
     Attributes:
       model_state: the collections that the forward pass updated (BatchNorm statistics), whole.
-      weight: the denominator of the mean loss, so that microbatches can be averaged exactly.
+      weight: the denominator of the mean loss, float32 `[]`, so that microbatches can be averaged exactly.
       values: per-example arrays with leading axis B for the metrics: `logits`, `label`, `mask`, `loss`, `weight`.
     """
 
     model_state: PyTree
-    weight: Float[Array, ""]
-    values: Mapping[str, Array]
+    weight: Leaf
+    values: Mapping[str, Leaf]
 
 
+@runtime_checkable
 class Task(Protocol):
     """What a batch means: how parameters start, what is minimised, what is predicted and what is measured."""
 

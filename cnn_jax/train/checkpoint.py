@@ -44,7 +44,7 @@ class Checkpoints:
     """
 
     def __init__(self, directory: pathlib.Path, *, keep: int | None):
-        self._checkpointer = ocp.training.Checkpointer(directory.resolve(), cleanup_tmp_directories=True)
+        self._checkpointer = ocp.training.Checkpointer(str(directory.resolve()), cleanup_tmp_directories=True)
         self._keep = keep
 
     def steps(self) -> list[int]:
@@ -64,10 +64,12 @@ class Checkpoints:
         # The previous save is complete only now: prune by what is safely on disk.
         self._prune(progress)
         saved = self._checkpointer.save_checkpointables_async(
-            step, {STATE: state, METRICS: metrics}, force=True, custom_metadata=dataclasses.asdict(progress)
+            step, {STATE: state, METRICS: metrics}, force=True, custom_metadata={**dataclasses.asdict(progress)}
         )
         if not saved:
-            raise RuntimeError(f"Orbax did not accept the checkpoint of step {step}; checkpoints exist for {self.steps()}")
+            raise RuntimeError(
+                f"Orbax did not accept the checkpoint of step {step}; checkpoints exist for {self.steps()}"
+            )
 
     def restore(self, step: int, state: PyTree, metrics: PyTree) -> tuple[PyTree, PyTree, Progress]:
         """Read one checkpoint into the shapes, types and shardings of `state` and `metrics` (arrays or abstract).
@@ -85,7 +87,7 @@ class Checkpoints:
             raise UserError(
                 f"checkpoint {step} in {self._checkpointer.directory} does not fit this config's model: {first}"
             ) from error
-        metadata: dict[str, Any] = self._checkpointer.checkpointables_metadata(step).custom_metadata or {}
+        metadata: Any = self._checkpointer.checkpointables_metadata(step).custom_metadata
         return loaded[STATE], loaded[METRICS], Progress(**metadata)
 
     def wait(self) -> None:
@@ -104,5 +106,5 @@ class Checkpoints:
                 self._checkpointer.delete(step)
 
 
-def _abstract(x: jax.Array) -> jax.ShapeDtypeStruct:
+def _abstract(x: jax.Array | jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)

@@ -1,8 +1,8 @@
 """Configs: load a Python file, apply overrides, and check every key, type and range before anything is allocated.
 
-A config file defines `get_config(variant=None)`, which returns an `ml_collections.ConfigDict` of plain values. A node that
-becomes an object is `{name, **kwargs}`: the name is looked up in a literal table and the kwargs are the table entry's
-keyword arguments. `resolve` fills in every default, so that `config.json` in a run directory states all of them.
+A config file defines `get_config(variant=None)`, which returns an `ml_collections.ConfigDict` of plain values. A node
+that becomes an object is `{name, **kwargs}`: the name is looked up in a literal table and the kwargs are the table
+entry's keyword arguments. `resolve` fills in every default, so that `config.json` in a run directory states all.
 """
 
 import ast
@@ -86,7 +86,7 @@ class Ema(_Section):
 
 
 class EarlyStopping(_Section):
-    """Stop when a validation metric has not improved for `patience` evaluations; the best checkpoint is then evaluated."""
+    """Stop when a validation metric has not improved for `patience` evaluations; the best checkpoint is the result."""
 
     metric: str = "validation/accuracy"
     mode: Literal["max", "min"] = "max"
@@ -206,7 +206,9 @@ def override(config: Node, assignments: Sequence[str]) -> Node:
     for assignment in assignments:
         target, separator, text = assignment.partition("=")
         if not separator or not target.startswith("--config."):
-            raise UserError(f"argument {assignment!r} is not understood; overrides look like --config.train.accumulate=2")
+            raise UserError(
+                f"argument {assignment!r} is not understood; overrides look like --config.train.accumulate=2"
+            )
         keys = target.removeprefix("--config.").split(".")
         result = _assign(result, keys, parse_value(text), assignment)
     return result

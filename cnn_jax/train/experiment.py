@@ -7,8 +7,10 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Array, Key
 
 from cnn_jax.data.augment import evaluation_transform, training_transform
 from cnn_jax.data.batches import evaluation_batches, training_batch
@@ -17,7 +19,6 @@ from cnn_jax.tasks.task import Task
 from cnn_jax.train.config import Config
 from cnn_jax.train.evaluate import EvaluationStep, evaluate, evaluation_step, scalars, summarize
 from cnn_jax.train.loop import Plan
-from cnn_jax.train.schedule import Schedule
 from cnn_jax.train.sharding import divided, replicated
 from cnn_jax.train.state import TrainState, create_state, evaluation_variables
 from cnn_jax.train.step import StepMetrics, empty_metrics, merge_metrics, train_step
@@ -46,14 +47,14 @@ class Experiment:
     model: nn.Module
     task: Task
     optimizer: optax.GradientTransformation
-    schedule: Schedule
+    schedule: optax.Schedule
     plan: Plan
     mesh: jax.sharding.Mesh
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
     @property
-    def key(self) -> jax.Array:
+    def key(self) -> Key[Array, ""]:
         """The run's key: a function of the seed alone."""
         return jax.random.key(self.config.seed)
 
@@ -71,19 +72,19 @@ class Experiment:
 
     def initial_state(self) -> TrainState:
         """The state before the first step, on every device."""
-        return jax.jit(self._create_state, out_shardings=replicated(self.mesh))()
+        return jax.jit(self._create_state, out_shardings=replicated(self.mesh))(self.key)
 
     def abstract_state(self) -> TrainState:
         """Shapes, types and shardings of the state, without computing it."""
         whole = replicated(self.mesh)
-        abstract = jax.eval_shape(self._create_state)
+        abstract = jax.eval_shape(self._create_state, self.key)
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), abstract)
 
-    def _create_state(self) -> TrainState:
-        ema = self.config.train.ema is not None
+    def _create_state(self, key: Key[Array, ""]) -> TrainState:
         # One image gives the shapes: parameters do not depend on the batch size.
-        batch = {"image": np.zeros((1, *self.splits["train"].images.shape[1:]), np.float32)}
-        return create_state(self.key, batch, task=self.task, optimizer=self.optimizer, ema=ema)
+        batch = {"image": jnp.zeros((1, *self.splits["train"].images.shape[1:]), jnp.float32)}
+        ema = self.config.train.ema is not None
+        return create_state(key, batch, task=self.task, optimizer=self.optimizer, ema=ema)
 
     def empty_metrics(self) -> StepMetrics:
         """The metrics of no steps, on every device."""
@@ -97,7 +98,6 @@ class Experiment:
         )
         step = functools.partial(
             train_step,
-            key=self.key,
             task=self.task,
             optimizer=self.optimizer,
             learning_rate=self.schedule,
@@ -107,14 +107,22 @@ class Experiment:
         )
         metrics = self.task.training_metrics()
 
-        def step_and_merge(state: TrainState, pending: StepMetrics, batch: Batch) -> tuple[TrainState, StepMetrics]:
-            state, new = step(state, batch)
+        def step_and_merge(
+            state: TrainState, pending: StepMetrics, batch: Batch, key: Key[Array, ""]
+        ) -> tuple[TrainState, StepMetrics]:
+            state, new = step(state, batch, key=key)
             return state, merge_metrics(metrics, pending, new)
 
         whole, parts = replicated(self.mesh), divided(self.mesh)
-        return jax.jit(
-            step_and_merge, in_shardings=(whole, whole, parts), out_shardings=(whole, whole), donate_argnums=(0, 1)
+        # The key is an argument, not a constant, so that every seed runs the same program.
+        compiled = jax.jit(
+            step_and_merge,
+            in_shardings=(whole, whole, parts, whole),
+            out_shardings=(whole, whole),
+            donate_argnums=(0, 1),
         )
+        key = jax.device_put(self.key, whole)
+        return lambda state, pending, batch: compiled(state, pending, batch, key)
 
     def compiled_evaluation(self) -> EvaluationStep:
         """`evaluation_step` under jit over the mesh."""

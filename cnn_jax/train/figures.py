@@ -65,8 +65,13 @@ def learning_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """
     figure = Figure(figsize=(10, 4), layout="constrained")
     for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        for split, style in (("train", {"alpha": 0.8, "linewidth": 1}), ("validation", {"marker": "o", "markersize": 3})):
-            points = [(row["step"], row[f"{split}/{metric}"]) for row in rows if row.get(f"{split}/{metric}") is not None]
+        for split, style in (
+            ("train", {"alpha": 0.8, "linewidth": 1}),
+            ("validation", {"marker": "o", "markersize": 3}),
+        ):
+            points = [
+                (row["step"], row[f"{split}/{metric}"]) for row in rows if row.get(f"{split}/{metric}") is not None
+            ]
             if points:
                 axes.plot(*zip(*points, strict=True), label=split, **style)
         axes.set(xlabel="step", ylabel=metric, title=metric)
@@ -143,7 +148,9 @@ def first_layer_filters(kernel: np.ndarray) -> Figure:
     columns = min(count, 16)
     rows = -(-count // columns)
     figure = Figure(figsize=(0.6 * columns + 0.2, 0.6 * rows + 0.5), layout="constrained")
-    figure.suptitle(f"{kernel.shape[0]}×{kernel.shape[1]}×{kernel.shape[2]}, {count} of {kernel.shape[-1]} filters", fontsize=8)
+    figure.suptitle(
+        f"{kernel.shape[0]}×{kernel.shape[1]}×{kernel.shape[2]}, {count} of {kernel.shape[-1]} filters", fontsize=8
+    )
     limit = np.abs(kernel).max() or 1.0
     for index, axes in enumerate(figure.subplots(rows, columns, squeeze=False).ravel()):
         axes.axis("off")

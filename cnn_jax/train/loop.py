@@ -42,20 +42,42 @@ class Plan:
     early_stopping: EarlyStopping | None = None
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What the loop calls; it knows nothing else of the run.
+
+    Attributes:
+      step: one training step that merges its metrics into the pending ones; compiled; may donate both.
+      batch: step number to batch, on the device.
+      empty: new pending metrics.
+      metrics: the training metrics, to read the pending ones.
+      evaluate: all evaluation numbers of a state, named `split/metric`; {} if there is nothing to evaluate on.
+      checkpoints: where to save.
+      writers: where numbers go.
+    """
+
+    step: Callable[[TrainState, StepMetrics, Batch], tuple[TrainState, StepMetrics]]
+    batch: Callable[[int], Batch]
+    empty: Callable[[], StepMetrics]
+    metrics: Mapping[str, Metric]
+    evaluate: Callable[[TrainState], dict[str, float]]
+    checkpoints: Checkpoints
+    writers: Sequence[Writer]
+
+    def write(self, step: int, row: Mapping[str, Any]) -> None:
+        """Give one row of numbers to every writer."""
+        for writer in self.writers:
+            writer.write(step, row)
+
+
 def run_loop(
     state: TrainState,
     pending: StepMetrics,
     progress: Progress,
     *,
     plan: Plan,
+    parts: Parts,
     resumed: bool,
-    step: Callable[[TrainState, StepMetrics, Batch], tuple[TrainState, StepMetrics]],
-    batch: Callable[[int], Batch],
-    empty: Callable[[], StepMetrics],
-    metrics: Mapping[str, Metric],
-    evaluate: Callable[[TrainState], dict[str, float]],
-    checkpoints: Checkpoints,
-    writers: Sequence[Writer],
     started: float,
 ) -> tuple[TrainState, str]:
     """Train until the end, or until early stopping says so.
@@ -68,14 +90,8 @@ def run_loop(
       pending: metrics since the last line of the log; restored with the state.
       progress: changed in place.
       plan: when things happen.
+      parts: what happens.
       resumed: the state was restored, so its evaluation and its save are done.
-      step: one training step that merges its metrics into the pending ones; compiled; may donate both.
-      batch: step number to batch, on the device.
-      empty: new pending metrics.
-      metrics: the training metrics, to read the pending ones.
-      evaluate: all evaluation numbers of a state, named `split/metric`; {} if there is nothing to evaluate on.
-      checkpoints: where to save.
-      writers: where numbers go.
       started: `time.perf_counter()` at the start of this session.
 
     Returns:
@@ -87,20 +103,20 @@ def run_loop(
     start = done = int(state.step)
     clock = _Clock(progress, started)
     while True:
-        if not (resumed and done == start):
-            stop = _evaluate_and_save(state, pending, progress, done, plan, metrics, evaluate, checkpoints, writers, clock)
-        else:
+        if resumed and done == start:
             stop = _patience_is_over(progress, plan)
+        else:
+            stop = _evaluate_and_save(state, pending, progress, done, plan, parts, clock)
         if stop:
             return state, "early_stopped"
         if done == plan.total:
             return state, "completed"
-        inputs = batch(done)
-        state, pending = step(state, pending, inputs)
+        inputs = parts.batch(done)
+        state, pending = parts.step(state, pending, inputs)
         done += 1
         if done % plan.log_every == 0 or done == plan.total:
-            _log(pending, done, plan, metrics, writers, clock)
-            pending = empty()
+            _log(pending, done, plan, parts, clock)
+            pending = parts.empty()
 
 
 def _evaluate_and_save(
@@ -109,10 +125,7 @@ def _evaluate_and_save(
     progress: Progress,
     done: int,
     plan: Plan,
-    metrics: Mapping[str, Metric],
-    evaluate: Callable[[TrainState], dict[str, float]],
-    checkpoints: Checkpoints,
-    writers: Sequence[Writer],
+    parts: Parts,
     clock: "_Clock",
 ) -> bool:
     """Whatever is due at this step; True if early stopping ends the run."""
@@ -125,13 +138,12 @@ def _evaluate_and_save(
     clock.pause(done, plan.batch_size, wait_for=state.step)
     improved = stop = False
     if evaluation_due:
-        row = evaluate(state)
+        row = parts.evaluate(state)
         if row:
-            for writer in writers:
-                writer.write(done, {**row, "time": {"seconds": progress.seconds}})
+            parts.write(done, {**row, "time": {"seconds": progress.seconds}})
         improved, stop = _judge(row, done, progress, plan)
     if save_due or improved or stop:
-        checkpoints.save(done, state, pending, progress)
+        parts.checkpoints.save(done, state, pending, progress)
     clock.resume(done)
     return stop
 
@@ -156,24 +168,16 @@ def _patience_is_over(progress: Progress, plan: Plan) -> bool:
     return rule is not None and progress.evaluations_without_improvement >= rule.patience
 
 
-def _log(
-    pending: StepMetrics,
-    done: int,
-    plan: Plan,
-    metrics: Mapping[str, Metric],
-    writers: Sequence[Writer],
-    clock: "_Clock",
-) -> None:
+def _log(pending: StepMetrics, done: int, plan: Plan, parts: Parts, clock: "_Clock") -> None:
     """Read the pending metrics, check them, and write one row."""
     values = jax.device_get(pending)
     check_finite(values)
     clock.pause(done, plan.batch_size)
     row: dict[str, Any] = {"epoch": done * plan.batch_size / plan.examples_per_epoch}
-    row |= {f"train/{name}": float(value) for name, value in summarize(metrics, [values.states]).items()}
+    row |= {f"train/{name}": float(value) for name, value in summarize(parts.metrics, [values.states]).items()}
     row |= {"train/learning_rate": float(values.learning_rate), "train/gradient_norm": float(values.gradient_norm)}
     row["time"] = {"seconds": clock.progress.seconds, "examples_per_second": clock.examples_per_second}
-    for writer in writers:
-        writer.write(done, row)
+    parts.write(done, row)
     clock.resume(done)
 
 

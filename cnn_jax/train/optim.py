@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Annotated, NamedTuple, TypeAlias
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array
 from pydantic import Field
 
 from cnn_jax.errors import UserError
@@ -41,16 +41,12 @@ def sgd(*, momentum: Share = 0.0, nesterov: bool = False, weight_decay: NotNegat
     return Rule(direction, weight_decay)
 
 
-def adam(
-    *, beta1: Share = 0.9, beta2: Share = 0.999, epsilon: Small = 1e-8, weight_decay: NotNegative = 0.0
-) -> Rule:
+def adam(*, beta1: Share = 0.9, beta2: Share = 0.999, epsilon: Small = 1e-8, weight_decay: NotNegative = 0.0) -> Rule:
     """Adam (Kingma & Ba 2015, algorithm 1)."""
     return Rule(optax.scale_by_adam(b1=beta1, b2=beta2, eps=epsilon), weight_decay)
 
 
-def adamw(
-    *, beta1: Share = 0.9, beta2: Share = 0.999, epsilon: Small = 1e-8, weight_decay: NotNegative = 1e-2
-) -> Rule:
+def adamw(*, beta1: Share = 0.9, beta2: Share = 0.999, epsilon: Small = 1e-8, weight_decay: NotNegative = 1e-2) -> Rule:
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2; torch's default decay)."""
     return adam(beta1=beta1, beta2=beta2, epsilon=epsilon, weight_decay=weight_decay)
 
@@ -79,9 +75,7 @@ def lion(*, beta1: Share = 0.9, beta2: Share = 0.99, weight_decay: NotNegative =
     return Rule(optax.scale_by_lion(b1=beta1, b2=beta2), weight_decay)
 
 
-def lamb(
-    *, beta1: Share = 0.9, beta2: Share = 0.999, epsilon: Small = 1e-6, weight_decay: NotNegative = 0.0
-) -> Rule:
+def lamb(*, beta1: Share = 0.9, beta2: Share = 0.999, epsilon: Small = 1e-6, weight_decay: NotNegative = 0.0) -> Rule:
     """LAMB (You et al. 2020, algorithm 2): Adam with decay, scaled per layer by |parameter| / |update|."""
     return Rule(optax.scale_by_adam(b1=beta1, b2=beta2, eps=epsilon), weight_decay, optax.scale_by_trust_ratio())
 
@@ -114,7 +108,7 @@ def assign_groups(params: PyTree, groups: Sequence[ParameterGroup]) -> PyTree:
         raise UserError(f"parameter_groups: {error.pattern!r} is no regular expression: {error}") from None
     used = set()
 
-    def assign(path: Sequence, leaf: Array) -> ParameterGroup:
+    def assign(path: Sequence, leaf: Any) -> ParameterGroup:
         del leaf
         name = parameter_path(path)
         matches = [index for index, pattern in enumerate(patterns) if pattern.fullmatch(name)]
@@ -132,7 +126,7 @@ def assign_groups(params: PyTree, groups: Sequence[ParameterGroup]) -> PyTree:
 
 def make_optimizer(
     rule: Rule,
-    learning_rate: Callable[[Int[Array, ""]], Float[Array, ""]],
+    learning_rate: optax.Schedule,
     groups: PyTree,
     *,
     l1: float = 0.0,
@@ -146,8 +140,8 @@ def make_optimizer(
       learning_rate: step to rate.
       groups: for every parameter its group, from `assign_groups`.
       l1: adds `l1 * sign(parameter)` to the gradient.
-      l2: adds `l2 * parameter` to the gradient, which is the derivative of `l2 / 2 * |parameter|²`: what torch's SGD and
-        He et al. call weight decay. Momentum and adaptive scaling act on it.
+      l2: adds `l2 * parameter` to the gradient, which is the derivative of `l2 / 2 * |parameter|²`: what torch's SGD
+        and He et al. call weight decay. Momentum and adaptive scaling act on it.
       clip_norm: scale the gradient down to this global norm, before any decay is added.
     """
     decay = jax.tree.map(lambda group: group.decay, groups)
@@ -187,4 +181,4 @@ def _scale(factors: PyTree) -> optax.GradientTransformation:
     def scaled(update: Array, factor: float) -> Array:
         return factor * update if factor else jnp.zeros_like(update)
 
-    return optax.stateless(lambda updates, params: jax.tree.map(scaled, updates, factors))
+    return optax.stateless(lambda updates, _: jax.tree.map(scaled, updates, factors))

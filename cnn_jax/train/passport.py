@@ -12,7 +12,17 @@ from typing import Any
 
 import jax
 
-PACKAGES = ("cnn_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets", "ml-collections")
+PACKAGES = (
+    "cnn_jax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "numpy",
+    "tensorflow-datasets",
+    "ml-collections",
+)
 FLAGS = ("XLA_FLAGS", "JAX_PLATFORMS", "JAX_ENABLE_X64", "JAX_DEFAULT_MATMUL_PRECISION", "LIBTPU_INIT_ARGS", "NPROC")
 
 
@@ -67,11 +77,14 @@ def git_state() -> dict[str, Any]:
     def git(*arguments: str) -> str | None:
         try:
             # Not the checkout that a package installed inside one happens to lie in: only our own.
-            done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, timeout=30, check=False)
+            done = subprocess.run(
+                ["git", *arguments], cwd=root, capture_output=True, text=True, timeout=30, check=False
+            )
         except (OSError, subprocess.TimeoutExpired):
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
+    # A package installed below somebody else's checkout must not report that one's commit.
     if not (root / ".git").exists():
         return {"commit": None, "dirty": None, "diff": None}
     diff = git("diff", "HEAD", "--", ".")

@@ -79,7 +79,8 @@ def write_report(
     for figure in figures:
         title = figure.stem.replace("_", " ").capitalize()
         lines += [f"### {title}", "", f"![{title}]({figure.relative_to(directory.path).as_posix()})", ""]
-    lines += ["## Per class", ""] + _per_class(experiment, result)
+    lines += ["## Per class", "", *_per_class(experiment, result)]
+    speed = result["examples_per_second"]
     rows = {
         "seed": result["seed"],
         "parameters": f"{result['parameters']:,}",
@@ -88,7 +89,7 @@ def write_report(
         "started": passport["started"],
         "written": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "wall time": f"{result['wall_seconds']:.1f} s",
-        "training speed": "not measured" if result["examples_per_second"] is None else f"{result['examples_per_second']:,.0f} examples/s",
+        "training speed": "not measured" if speed is None else f"{speed:,.0f} examples/s",
         "device": f"{hardware['devices']} × {hardware['device']} ({hardware['processor']}, {hardware['cores']} cores)",
         "versions": ", ".join(f"{name} {version}" for name, version in passport["versions"].items()),
         "config digest": result["config_sha256"],
@@ -96,8 +97,17 @@ def write_report(
     lines += ["", "## Provenance", "", "| | |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in rows.items()]
     lines += ["", "## Data", "", "| split | origin | examples | sha256 |", "|---|---|---:|---|"]
-    lines += [f"| {s} | {d['origin']} | {d['examples']:,} | `{d['sha256'][:16]}…` |" for s, d in passport["data"].items()]
-    lines += ["", "## Config", "", "```json", json.dumps(to_plain(experiment.config), indent=2, ensure_ascii=False), "```"]
+    lines += [
+        f"| {s} | {d['origin']} | {d['examples']:,} | `{d['sha256'][:16]}…` |" for s, d in passport["data"].items()
+    ]
+    lines += [
+        "",
+        "## Config",
+        "",
+        "```json",
+        json.dumps(to_plain(experiment.config), indent=2, ensure_ascii=False),
+        "```",
+    ]
     (directory.path / REPORT).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -109,7 +119,12 @@ def _per_class(experiment: Experiment, result: Mapping[str, Any]) -> list[str]:
     columns = {name: result["per_class"].get(f"{split}/per_class_{name}") for name in ("precision", "recall", "f1")}
     if any(column is None for column in columns.values()):
         return ["The task has no per-class metrics."]
-    lines = [f"On `{experiment.splits[split].origin}`:", "", "| class | precision | recall | F1 |", "|---|---:|---:|---:|"]
+    lines = [
+        f"On `{experiment.splits[split].origin}`:",
+        "",
+        "| class | precision | recall | F1 |",
+        "|---|---:|---:|---:|",
+    ]
     names = class_names(experiment, len(columns["f1"]))
     for index, name in enumerate(names):
         cells = " | ".join(_number(column[index]) for column in columns.values())

@@ -16,7 +16,7 @@ import numpy as np
 from cnn_jax.data.augment import AUGMENTATIONS
 from cnn_jax.data.sources import LabelledImages, Source, check_labels, open_source
 from cnn_jax.errors import DivergenceError, ImageTooSmallError, UserError, unknown_name
-from cnn_jax.losses import LOSSES
+from cnn_jax.losses import DIVIDED_BY_WEIGHTS, LOSSES
 from cnn_jax.models import MODELS
 from cnn_jax.tasks import TASKS
 from cnn_jax.tasks.task import Task
@@ -27,7 +27,7 @@ from cnn_jax.train.duration import Duration
 from cnn_jax.train.evaluate import scalars, summarize
 from cnn_jax.train.experiment import Experiment
 from cnn_jax.train.figures import draw_figures
-from cnn_jax.train.loop import Plan, run_loop
+from cnn_jax.train.loop import Parts, Plan, run_loop
 from cnn_jax.train.optim import OPTIMIZERS, assign_groups, make_optimizer
 from cnn_jax.train.passport import make_passport
 from cnn_jax.train.report import make_result, write_report
@@ -118,7 +118,10 @@ def build_model(node: Node, *, num_classes: int) -> tuple[Node, nn.Module]:
       num_classes: of the data; a config may give another.
     """
     node = check_node("config.model", node, MODELS, defaults={"num_classes": num_classes})
-    return node, MODELS[node["name"]](**options(node))
+    try:
+        return node, MODELS[node["name"]](**options(node))
+    except UserError as error:
+        raise UserError(f"config.model: {error}") from None
 
 
 def abstract_variables(model: nn.Module, image_shape: Sequence[int], *, name: str) -> PyTree:
@@ -174,12 +177,19 @@ def _build_task(node: Node, model: nn.Module, *, num_classes: int) -> tuple[Node
     """The task of a node; its `loss` is a node of its own, looked up in LOSSES."""
     loss_node = node.get("loss", {"name": "softmax_cross_entropy"})
     if not isinstance(loss_node, dict):
-        raise UserError(f"config.task.loss: must be a node such as {{'name': 'softmax_cross_entropy'}}, got {loss_node!r}")
+        raise UserError(
+            f"config.task.loss: must be a node such as {{'name': 'softmax_cross_entropy'}}, got {loss_node!r}"
+        )
     loss_node = check_node("config.task.loss", loss_node, LOSSES, given=("logits", "labels", "class_weights"))
     rest = {key: value for key, value in node.items() if key != "loss"}
-    checked = check_node("config.task", rest, TASKS, given=("model", "loss_function", "num_classes"))
-    loss = functools.partial(LOSSES[loss_node["name"]], **options(loss_node))
-    task = TASKS[checked["name"]](model=model, loss_function=loss, num_classes=num_classes, **options(checked))
+    parts = {
+        "model": model,
+        "loss_function": functools.partial(LOSSES[loss_node["name"]], **options(loss_node)),
+        "divide_by_weights": loss_node["name"] in DIVIDED_BY_WEIGHTS,
+        "num_classes": num_classes,
+    }
+    checked = check_node("config.task", rest, TASKS, given=tuple(parts))
+    task = TASKS[checked["name"]](**parts, **options(checked))
     return {**checked, "loss": loss_node}, task
 
 
@@ -281,26 +291,23 @@ def _train_in(experiment: Experiment, directory: RunDirectory, started: float) -
         writers.append(TensorBoard(directory.path / "tensorboard", resume_step=start))
     writers.append(Terminal(total_steps=plan.total, resume_step=start))
     evaluation = experiment.compiled_evaluation()
+    parts = Parts(
+        step=experiment.compiled_step(),
+        batch=experiment.batch,
+        empty=experiment.empty_metrics,
+        metrics=experiment.task.training_metrics(),
+        evaluate=lambda state: experiment.evaluate_validation(evaluation, state),
+        checkpoints=checkpoints,
+        writers=writers,
+    )
     failure = None
     try:
-        state, status = run_loop(
-            state,
-            pending,
-            progress,
-            plan=plan,
-            resumed=bool(steps),
-            step=experiment.compiled_step(),
-            batch=experiment.batch,
-            empty=experiment.empty_metrics,
-            metrics=experiment.task.training_metrics(),
-            evaluate=lambda state: experiment.evaluate_validation(evaluation, state),
-            checkpoints=checkpoints,
-            writers=writers,
-            started=started,
-        )
+        state, status = run_loop(state, pending, progress, plan=plan, parts=parts, resumed=bool(steps), started=started)
         checkpoints.wait()
         if progress.best_step is not None and progress.best_step != int(state.step):
-            state, _, _ = checkpoints.restore(progress.best_step, experiment.abstract_state(), experiment.empty_metrics())
+            state, _, _ = checkpoints.restore(
+                progress.best_step, experiment.abstract_state(), experiment.empty_metrics()
+            )
     except DivergenceError as error:
         status, failure = "diverged", error
     finally:

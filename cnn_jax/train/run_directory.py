@@ -65,14 +65,18 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = (self.path / LOCK).open("a+", encoding="utf-8")
         except OSError as error:
-            raise UserError(f"work directory {str(self.path)!r} is not writable: {error.strerror}; choose another --workdir") from None
+            raise UserError(
+                f"work directory {str(self.path)!r} is not writable: {error.strerror}; choose another --workdir"
+            ) from None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
             owner = lock.read().strip() or "another process"
             lock.close()
-            raise UserError(f"work directory {str(self.path)!r} is in use by {owner}; wait, or choose another --workdir") from None
+            raise UserError(
+                f"work directory {str(self.path)!r} is in use by {owner}; wait, or choose another --workdir"
+            ) from None
         lock.truncate(0)
         started = time.strftime("%Y-%m-%d %H:%M:%S")
         lock.write(f"process {os.getpid()} on {socket.gethostname()}, started {started}")
@@ -85,16 +89,20 @@ class RunDirectory:
         if not stored.exists():
             others = sorted(p.name for p in self.path.iterdir() if p.name != LOCK)
             if others:
-                raise UserError(f"work directory {str(self.path)!r} holds {others[0]!r} but no run; choose an empty --workdir")
+                raise UserError(
+                    f"work directory {str(self.path)!r} holds {others[0]!r} but no run; choose an empty --workdir"
+                )
             return True
         changes = difference(read_json(stored), json.loads(json.dumps(to_plain(self.config))))
         if changes:
+            changed = "; ".join(changes)
             raise UserError(
-                f"work directory {str(self.path)!r} holds a different config ({'; '.join(changes)}); choose another --workdir"
+                f"work directory {str(self.path)!r} holds a different config ({changed}); choose another --workdir"
             )
         if not resume:
             raise UserError(
-                f"work directory {str(self.path)!r} already holds this run; add --resume to continue it, or choose another --workdir"
+                f"work directory {str(self.path)!r} already holds this run; add --resume to continue it, or choose"
+                " another --workdir"
             )
         return False
 

@@ -3,20 +3,19 @@
 from collections.abc import Callable
 from typing import Annotated, TypeAlias
 
+import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
 from pydantic import Field
 
 from cnn_jax.errors import UserError
 from cnn_jax.train.duration import Duration
 
-Schedule: TypeAlias = Callable[[Int[Array, ""]], Float[Array, ""]]
 ToSteps: TypeAlias = Callable[[Duration], int]
 Fraction: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 
 
-def constant(peak: float, total_steps: int, to_steps: ToSteps, *, warmup: Duration | None = None) -> Schedule:
+def constant(peak: float, total_steps: int, to_steps: ToSteps, *, warmup: Duration | None = None) -> optax.Schedule:
     """`peak` throughout, after a linear warm-up from zero."""
     del total_steps
     return _with_warmup(optax.constant_schedule(peak), peak, warmup, to_steps)
@@ -30,7 +29,7 @@ def step(
     boundaries: tuple[Duration, ...],
     factor: Annotated[float, Field(gt=0)] = 0.1,
     warmup: Duration | None = None,
-) -> Schedule:
+) -> optax.Schedule:
     """Multiply the rate by `factor` at each boundary; boundaries count from the first step (He et al. 2016, 4.2)."""
     del total_steps
     at = [to_steps(boundary) for boundary in boundaries]
@@ -52,7 +51,7 @@ def exponential(
     factor: Annotated[float, Field(gt=0)],
     staircase: bool = False,
     warmup: Duration | None = None,
-) -> Schedule:
+) -> optax.Schedule:
     """`peak * factor ** (steps since warm-up / every)`."""
     del total_steps
     after = optax.exponential_decay(peak, to_steps(every), factor, staircase=staircase)
@@ -61,7 +60,7 @@ def exponential(
 
 def cosine(
     peak: float, total_steps: int, to_steps: ToSteps, *, final: Fraction = 0.0, warmup: Duration | None = None
-) -> Schedule:
+) -> optax.Schedule:
     """From `peak` to `final * peak` along half a cosine, over what the warm-up leaves (Loshchilov & Hutter 2017)."""
     rest = _rest(total_steps, warmup, to_steps)
     return _with_warmup(optax.cosine_decay_schedule(peak, rest, final), peak, warmup, to_steps)
@@ -75,15 +74,17 @@ def one_cycle(
     rise: Annotated[float, Field(gt=0, lt=1)] = 0.3,
     start: Annotated[float, Field(gt=0, le=1)] = 0.04,
     final: Annotated[float, Field(gt=0, le=1)] = 4e-6,
-) -> Schedule:
+) -> optax.Schedule:
     """Cosine from `start * peak` up to `peak` over the share `rise` of training, then down to `final * peak`.
 
     Smith & Topin 2018, with the annealing and the defaults of torch's OneCycleLR.
     """
+    del to_steps
     up = max(1, round(rise * total_steps))
     down = max(1, total_steps - up)
 
-    def rate(count: Int[Array, ""]) -> Float[Array, ""]:
+    def rate(count: jax.typing.ArrayLike) -> jax.Array:
+        count = jnp.asarray(count)
         rising = _cosine_between(start * peak, peak, count / up)
         falling = _cosine_between(peak, final * peak, (count - up) / down)
         return jnp.where(count < up, rising, falling)
@@ -99,7 +100,7 @@ def polynomial(
     power: Annotated[float, Field(gt=0)] = 1.0,
     final: Fraction = 0.0,
     warmup: Duration | None = None,
-) -> Schedule:
+) -> optax.Schedule:
     """From `peak` to `final * peak` as `(1 - progress) ** power`, over what the warm-up leaves; power 1 is linear."""
     rest = _rest(total_steps, warmup, to_steps)
     return _with_warmup(optax.polynomial_schedule(peak, final * peak, power, rest), peak, warmup, to_steps)
@@ -109,28 +110,31 @@ def _rest(total_steps: int, warmup: Duration | None, to_steps: ToSteps) -> int:
     """Steps after the warm-up."""
     rest = total_steps - (to_steps(warmup) if warmup else 0)
     if rest < 1:
-        raise UserError(f"schedule.warmup of {total_steps - rest} steps must be shorter than the {total_steps} steps of training")
+        raise UserError(
+            f"schedule.warmup of {total_steps - rest} steps must be shorter than the {total_steps} steps of training"
+        )
     return rest
 
 
-def _with_warmup(after: Schedule, peak: float, warmup: Duration | None, to_steps: ToSteps) -> Schedule:
-    """A linear rise before another schedule: step s of w has the rate `peak * (s + 1) / w`, so no step has rate zero."""
+def _with_warmup(after: optax.Schedule, peak: float, warmup: Duration | None, to_steps: ToSteps) -> optax.Schedule:
+    """A linear rise before another schedule: step s of w has the rate `peak * (s + 1) / w`, so none has rate zero."""
     if warmup is None:
         return after
     steps = to_steps(warmup)
 
-    def rate(count: Int[Array, ""]) -> Float[Array, ""]:
+    def rate(count: jax.typing.ArrayLike) -> jax.Array:
+        count = jnp.asarray(count)
         return jnp.where(count < steps, peak * (count + 1) / steps, after(jnp.maximum(count - steps, 0)))
 
     return rate
 
 
-def _cosine_between(first: float, last: float, progress: Float[Array, ""]) -> Float[Array, ""]:
+def _cosine_between(first: float, last: float, progress: jax.Array) -> jax.Array:
     progress = jnp.clip(progress, 0.0, 1.0)
     return last + (first - last) * 0.5 * (1.0 + jnp.cos(jnp.pi * progress))
 
 
-SCHEDULES: dict[str, Callable[..., Schedule]] = {
+SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
     "constant": constant,
     "step": step,
     "exponential": exponential,

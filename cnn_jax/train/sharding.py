@@ -1,4 +1,4 @@
-"""Which devices hold what: a mesh with the axes `data` and `model`, batches divided over `data`, state on every device."""
+"""Which devices hold what: a mesh with the axes `data` and `model`, batches divided over `data`, state on all."""
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -40,5 +40,6 @@ def check_batch_size(batch_size: int, *, devices: int, accumulate: int) -> None:
         below, above = batch_size // unit * unit, (batch_size // unit + 1) * unit
         near = f"{below} or {above}" if below else f"{above}"
         raise UserError(
-            f"data.batch_size {batch_size} cannot be divided over {devices} devices × {accumulate} microbatches; use {near}"
+            f"data.batch_size {batch_size} cannot be divided over {devices} device(s) × {accumulate} microbatch(es);"
+            f" use {near}"
         )

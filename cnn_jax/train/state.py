@@ -4,25 +4,25 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Key
 
 from cnn_jax.ops.random import named_key
 from cnn_jax.tasks.task import Task
-from cnn_jax.types import Batch, PyTree
+from cnn_jax.types import Batch, Leaf, PyTree
 
 
 class TrainState(flax.struct.PyTreeNode):
     """Everything that training changes.
 
     Attributes:
-      step: optimizer steps done.
+      step: optimizer steps done, int32 `[]`.
       params: what the optimizer changes.
       model_state: what the forward pass changes, such as BatchNorm statistics.
       opt_state: the optimizer's own.
       ema: `{"params", "model_state"}` averaged over steps, or None.
     """
 
-    step: Int[Array, ""]
+    step: Leaf
     params: PyTree
     model_state: PyTree
     opt_state: PyTree

@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key
 
-from cnn_jax.ops.random import named_key
 from cnn_jax.metrics import Metric
+from cnn_jax.ops.random import named_key
 from cnn_jax.tasks.task import Output, Task
 from cnn_jax.train.state import TrainState
-from cnn_jax.types import Batch, PyTree
+from cnn_jax.types import Batch, Leaf, PyTree
 
 
 class StepMetrics(flax.struct.PyTreeNode):
-    """What one step, or several merged ones, tell; `merge_metrics` is associative.
+    """What one step, or several merged ones, tell; `merge_metrics` is associative. All but `states` are scalars `[]`.
 
     Attributes:
       states: name to the state of a mergeable metric.
@@ -29,12 +29,12 @@ class StepMetrics(flax.struct.PyTreeNode):
     """
 
     states: PyTree
-    gradient_norm: Float[Array, ""]
-    learning_rate: Float[Array, ""]
-    bad_step: Int[Array, ""]
-    bad_loss: Float[Array, ""]
-    bad_gradient_norm: Float[Array, ""]
-    bad_learning_rate: Float[Array, ""]
+    gradient_norm: Leaf
+    learning_rate: Leaf
+    bad_step: Leaf
+    bad_loss: Leaf
+    bad_gradient_norm: Leaf
+    bad_learning_rate: Leaf
 
 
 def train_step(
@@ -44,7 +44,7 @@ def train_step(
     key: Key[Array, ""],
     task: Task,
     optimizer: optax.GradientTransformation,
-    learning_rate: Callable[[Int[Array, ""]], Float[Array, ""]],
+    learning_rate: optax.Schedule,
     batch_transform: Callable[[Key[Array, ""], Batch], Batch],
     accumulate: int = 1,
     ema_decay: float | None = None,
@@ -77,9 +77,7 @@ def train_step(
     rate = jnp.asarray(learning_rate(state.step), jnp.float32)
     bad = ~(jnp.isfinite(loss) & jnp.isfinite(gradient_norm))
     metrics = StepMetrics(
-        states={
-            name: metric.update(metric.empty(), output.values) for name, metric in task.training_metrics().items()
-        },
+        states={name: metric.update(metric.empty(), output.values) for name, metric in task.training_metrics().items()},
         gradient_norm=gradient_norm,
         learning_rate=rate,
         bad_step=jnp.where(bad, state.step + 1, -1),

@@ -6,7 +6,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import rich.console
 import rich.progress
@@ -16,6 +16,7 @@ from cnn_jax.errors import UserError
 Row = Mapping[str, Any]
 
 
+@runtime_checkable
 class Writer(Protocol):
     """Takes one row of numbers at a time."""
 
@@ -119,7 +120,9 @@ class Terminal:
                 rich.progress.TextColumn("{task.fields[numbers]}"),
             )
             self._progress = rich.progress.Progress(*columns, console=self._console)
-            self._bar = self._progress.add_task("training", total=total_steps, completed=resume_step, numbers="compiling")
+            self._bar = self._progress.add_task(
+                "training", total=total_steps, completed=resume_step, numbers="compiling"
+            )
             self._progress.start()
 
     def write(self, step: int, row: Row) -> None:

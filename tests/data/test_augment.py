@@ -1,0 +1,78 @@
+"""Augmentation: the right pixels, and the same ones for every batch size and device count."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnn_jax.data.augment import normalise, random_crop, random_flip, to_float, training_transform
+from cnn_jax.data.batches import training_batch
+from cnn_jax.data.sources import open_source
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return open_source("sklearn", "digits").load("train[:64]")
+
+
+@pytest.fixture(scope="module")
+def keys():
+    return jax.random.split(jax.random.key(0), 64)
+
+
+def test_a_flip_mirrors_left_to_right_or_leaves_the_image(digits, keys):
+    images = to_float(jnp.asarray(digits.images))
+    flipped = np.asarray(random_flip(keys, images))
+    mirrored = [np.array_equal(f, i[:, ::-1]) for f, i in zip(flipped, np.asarray(images))]
+    same = [np.array_equal(f, i) for f, i in zip(flipped, np.asarray(images))]
+    assert all(m or s for m, s in zip(mirrored, same))
+    assert 15 < sum(mirrored) < 49
+    np.testing.assert_array_equal(random_flip(keys, images, probability=0.0), images)
+    np.testing.assert_array_equal(random_flip(keys, images, probability=1.0), images[:, :, ::-1])
+
+
+@pytest.mark.parametrize(("mode", "numpy_mode"), [("zero", "constant"), ("reflect", "reflect")])
+def test_a_crop_is_a_window_of_the_padded_image(digits, keys, mode, numpy_mode):
+    images = np.asarray(to_float(jnp.asarray(digits.images)))
+    cropped = np.asarray(random_crop(keys, jnp.asarray(images), padding=2, mode=mode))
+    offsets = set()
+    for image, crop in zip(images, cropped):
+        padded = np.pad(image, ((2, 2), (2, 2), (0, 0)), mode=numpy_mode)
+        found = [(y, x) for y in range(5) for x in range(5) if np.array_equal(padded[y : y + 8, x : x + 8], crop)]
+        assert found
+        offsets.add(found[0])
+    assert len(offsets) > 15
+
+
+@pytest.mark.parametrize("shape", [(64, 9, 2), (64, 5, 6, 7, 1)])
+def test_flip_and_crop_take_any_rank(keys, shape):
+    images = jax.random.uniform(jax.random.key(1), shape)
+    assert random_flip(keys, images).shape == shape
+    assert random_crop(keys, images, padding=2).shape == shape
+
+
+def test_the_pixels_of_an_example_do_not_depend_on_the_batch(digits):
+    transform = jax.jit(
+        lambda key, batch: training_transform(
+            key, batch, augmentations=({"name": "random_crop"}, {"name": "random_flip"}), mean=(0.3,), std=(0.4,)
+        )
+    )
+    key = jax.random.key(7)
+    pixels = {}
+    for batch_size in (4, 16, 64):
+        for step in range(128 // batch_size):
+            batch = training_batch(digits, seed=0, step=step, batch_size=batch_size)
+            images = np.asarray(transform(key, batch)["image"])
+            for example, epoch, image in zip(batch["id"], batch["epoch"], images):
+                previous = pixels.setdefault((int(example), int(epoch)), image)
+                np.testing.assert_array_equal(image, previous)
+    assert len(pixels) == 128
+    assert any(not np.array_equal(pixels[i, 0], pixels[i, 1]) for i in range(64))
+
+
+def test_normalised_training_data_have_mean_zero_and_deviation_one(digits):
+    images = to_float(jnp.asarray(digits.images))
+    mean, std = float(images.mean()), float(images.std())
+    result = normalise(images, mean=(mean,), std=(std,))
+    assert abs(float(result.mean())) < 1e-5
+    assert abs(float(result.std()) - 1) < 1e-5

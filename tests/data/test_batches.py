@@ -1,0 +1,61 @@
+"""The order of examples and exact evaluation batches."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cnn_jax.data.batches import epoch_order, evaluation_batches, training_batch
+from cnn_jax.data.sources import LabelledImages
+
+
+def labelled(count: int) -> LabelledImages:
+    """Images that carry their own index in their pixels."""
+    index = np.arange(count)
+    images = np.stack([index // 256, index % 256], axis=-1).astype(np.uint8)[:, None, None, :]
+    return LabelledImages(images, (index % 3).astype(np.int32), ("a", "b", "c"), "test/train")
+
+
+@settings(deadline=None, max_examples=50)
+@given(count=st.integers(1, 50), batch_size=st.integers(1, 70), seed=st.integers(0, 2**32 - 1))
+def test_training_batches_walk_through_whole_epochs(count, batch_size, seed):
+    data = labelled(count)
+    steps = -(-3 * count // batch_size)
+    batches = [training_batch(data, seed=seed, step=s, batch_size=batch_size) for s in range(steps)]
+    ids = np.concatenate([b["id"] for b in batches])[: 3 * count]
+    epochs = np.concatenate([b["epoch"] for b in batches])[: 3 * count]
+    for epoch in range(3):
+        assert sorted(ids[epochs == epoch]) == list(range(count))
+    for batch in batches:
+        assert len(batch["label"]) == batch_size
+        np.testing.assert_array_equal(batch["image"], data.images[batch["id"]])
+        np.testing.assert_array_equal(batch["label"], data.labels[batch["id"]])
+        assert batch["mask"].tolist() == [1.0] * batch_size
+
+
+def test_the_sequence_of_examples_does_not_depend_on_the_batch_size():
+    data = labelled(37)
+    sequences = []
+    for batch_size in (1, 6, 37, 111):
+        batches = [training_batch(data, seed=5, step=s, batch_size=batch_size) for s in range(111 // batch_size)]
+        sequences.append(np.concatenate([b["id"] for b in batches])[:108])
+    for other in sequences[1:]:
+        np.testing.assert_array_equal(other, sequences[0])
+
+
+def test_epochs_and_seeds_have_different_orders():
+    orders = {tuple(epoch_order(seed, epoch, 100)) for seed in range(3) for epoch in range(3)}
+    assert len(orders) == 9
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64, 10_000])
+@pytest.mark.parametrize("multiple_of", [1, 8])
+def test_evaluation_counts_each_example_once(batch_size, multiple_of):
+    data = labelled(360)
+    batches = list(evaluation_batches(data, batch_size=batch_size, multiple_of=multiple_of))
+    assert len({batch["image"].shape for batch in batches}) == 1
+    assert all(len(batch["mask"]) % multiple_of == 0 for batch in batches)
+    real = np.concatenate([batch["image"][batch["mask"] > 0] for batch in batches])
+    np.testing.assert_array_equal(real, data.images)
+    # A large batch size must not make a batch of padding.
+    assert max(len(batch["mask"]) for batch in batches) < 360 + multiple_of

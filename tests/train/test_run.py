@@ -1,0 +1,325 @@
+"""Whole runs: reproducible, resumable to the bit, equal on one device and eight, exact in evaluation."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from cnn_jax.errors import DivergenceError, UserError
+from cnn_jax.train.checkpoint import Checkpoints
+from cnn_jax.train.run import build, evaluate_run, train
+from cnn_jax.train.run_directory import RunDirectory
+from cnn_jax.train.writers import read_rows
+
+
+def rows_without_times(directory):
+    return [{k: v for k, v in row.items() if k != "time"} for row in read_rows(directory / "metrics.jsonl")]
+
+
+def leaves(experiment, directory, step):
+    """Every array of a checkpoint, as bytes by path."""
+    checkpoints = Checkpoints(directory / "checkpoints", keep=None)
+    restored = checkpoints.restore(step, experiment.abstract_state(), experiment.empty_metrics())
+    checkpoints.close(restored[2])
+    found = jax.tree_util.tree_flatten_with_path(jax.device_get(restored[:2]))[0]
+    return {jax.tree_util.keystr(path): np.asarray(leaf).tobytes() for path, leaf in found}
+
+
+@pytest.fixture(scope="module")
+def finished(session_tiny_config, tmp_path_factory):
+    """A finished run in a directory with a space and an umlaut in its name."""
+    directory = tmp_path_factory.mktemp("runs") / "fünf runs"
+    result = train(session_tiny_config, directory)
+    return directory, result
+
+
+def test_a_run_directory_holds_what_it_promises(finished, session_tiny_config):
+    directory, result = finished
+    for name in ("config.json", "passport.json", "metrics.jsonl", "report.md", "result.json", "checkpoints", "figures"):
+        assert (directory / name).exists(), name
+    figures = {path.name for path in (directory / "figures").iterdir()}
+    assert figures == {
+        "learning_curves.png",
+        "learning_rate.png",
+        "confusion_matrix.png",
+        "most_confidently_wrong.png",
+        "first_layer_filters.png",
+    }
+    assert json.loads((directory / "result.json").read_text(encoding="utf-8")) == result
+    assert result["status"] == "completed"
+    assert result["steps"] == 8
+    assert result["seed"] == 3
+    assert len(result["config_sha256"]) == 64
+    assert result["wall_seconds"] > 0
+    assert result["examples_per_second"] > 0
+    assert {"test/accuracy", "test/loss", "validation/accuracy", "test/macro_f1"} <= result["metrics"].keys()
+    assert np.sum(result["per_class"]["test/confusion_matrix"]) == 45
+    passport = json.loads((directory / "passport.json").read_text(encoding="utf-8"))["sessions"]
+    assert len(passport) == 1
+    assert {"git", "versions", "hardware", "flags", "data", "seed", "command", "started"} <= passport[0].keys()
+    assert passport[0]["data"]["train"]["examples"] == 100
+    report = (directory / "report.md").read_text(encoding="utf-8")
+    for figure in figures:
+        assert f"](figures/{figure})" in report
+    for text in (f"{result['metrics']['test/accuracy']:.4f}", "sklearn/digits/test[:45]", result["config_sha256"]):
+        assert text in report
+
+
+def test_the_same_config_and_seed_give_the_same_log_and_state(finished, session_tiny_config, tmp_path):
+    directory, result = finished
+    again = train(session_tiny_config, tmp_path / "again")
+    assert rows_without_times(tmp_path / "again") == rows_without_times(directory)
+    assert again["metrics"] == result["metrics"]
+    experiment = build(session_tiny_config)
+    assert leaves(experiment, tmp_path / "again", 8) == leaves(experiment, directory, 8)
+
+
+def test_another_seed_gives_another_run(finished, session_tiny_config, tmp_path):
+    directory, _ = finished
+    train({**session_tiny_config, "seed": 4}, tmp_path / "other")
+    assert rows_without_times(tmp_path / "other") != rows_without_times(directory)
+
+
+# Checkpoints are at 2, 4, 6 and 8; an epoch is 6.25 steps, the log has lines at 3, 6 and 8, evaluations are at 4 and 8:
+# mid-epoch, between log lines, at an evaluation, and at the end.
+@pytest.mark.parametrize("step", [2, 4, 6, 8])
+def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(finished, session_tiny_config, tmp_path, step):
+    directory, result = finished
+    cut = tmp_path / "cut"
+    shutil.copytree(directory, cut)
+    # What a kill between this checkpoint and the next leaves: later checkpoints and the result are not there, later log
+    # lines are, the last one cut off.
+    for later in (cut / "checkpoints").iterdir():
+        if int(later.name) > step:
+            shutil.rmtree(later)
+    shutil.rmtree(cut / "figures")
+    for name in ("result.json", "report.md"):
+        (cut / name).unlink()
+    log = cut / "metrics.jsonl"
+    log.write_text(log.read_text(encoding="utf-8")[:-7], encoding="utf-8")
+
+    resumed = train(session_tiny_config, cut, resume=True)
+    experiment = build(session_tiny_config)
+    assert leaves(experiment, cut, 8) == leaves(experiment, directory, 8)
+    if step < 8:
+        assert rows_without_times(cut) == rows_without_times(directory)
+    assert resumed["metrics"] == result["metrics"]
+    assert len(json.loads((cut / "passport.json").read_text(encoding="utf-8"))["sessions"]) == 2
+
+
+def test_a_finished_run_is_left_as_it_is(finished, session_tiny_config):
+    directory, result = finished
+    before = {path: path.stat().st_mtime_ns for path in directory.rglob("*") if path.is_file() and path.name != ".lock"}
+    assert train(session_tiny_config, directory, resume=True) == result
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_eight_devices_give_the_losses_of_one(finished, session_tiny_config, tmp_path):
+    directory, _ = finished
+    train({**session_tiny_config, "parallel": {"devices": 8}}, tmp_path / "eight")
+    one, eight = rows_without_times(directory), rows_without_times(tmp_path / "eight")
+    assert [row["step"] for row in one] == [row["step"] for row in eight]
+    for a, b in zip(one, eight):
+        for name in a:
+            if name.endswith("loss"):
+                assert abs(a[name] - b[name]) < 1e-5, (a["step"], name)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64, 10_000])
+def test_evaluation_counts_each_example_once(finished, session_tiny_config, batch_size):
+    directory, result = finished
+    numbers = evaluate_run(directory, split="test", batch_size=batch_size)
+    assert numbers["examples"] == 45
+    assert numbers["metrics"].keys() == {name for name in result["metrics"] if name.startswith("test/")}
+    for name, value in numbers["metrics"].items():
+        assert value == pytest.approx(result["metrics"][name], rel=1e-6), name
+    # Counts are exact, so what is computed from them is equal to the last bit.
+    for name in ("test/accuracy", "test/macro_f1", "test/balanced_accuracy"):
+        assert numbers["metrics"][name] == result["metrics"][name]
+
+
+def test_evaluation_agrees_with_an_independent_count(finished, session_tiny_config):
+    directory, result = finished
+    experiment = build(session_tiny_config)
+    checkpoints = Checkpoints(directory / "checkpoints", keep=None)
+    state, _, progress = checkpoints.restore(8, experiment.abstract_state(), experiment.empty_metrics())
+    checkpoints.close(progress)
+    images = experiment.splits["test"].images.astype(np.float64) / 255.0
+    images = ((images - experiment.mean[0]) / experiment.std[0]).astype(np.float32)
+    variables = {"params": state.ema["params"], **state.ema["model_state"]}
+    logits = np.asarray(experiment.model.apply(variables, jax.numpy.asarray(images), train=False))
+    accuracy = np.mean(logits.argmax(axis=1) == experiment.splits["test"].labels)
+    assert result["metrics"]["test/accuracy"] == pytest.approx(accuracy)
+
+
+def test_accumulation_in_the_loop_changes_nothing_without_batch_norm(session_tiny_config, tmp_path):
+    model = {**session_tiny_config["model"], "norm": "none", "dropout_rate": 0.0}
+    logs = []
+    for accumulate in (1, 4):
+        config = {
+            **session_tiny_config,
+            "model": model,
+            "train": {**session_tiny_config["train"], "accumulate": accumulate, "ema": None},
+        }
+        train(config, tmp_path / str(accumulate))
+        logs.append(rows_without_times(tmp_path / str(accumulate)))
+    for one, four in zip(*logs):
+        for name, value in one.items():
+            assert four[name] == pytest.approx(value, rel=1e-5, abs=1e-6), name
+
+
+def test_early_stopping_ends_the_run_and_reports_the_best_checkpoint(session_tiny_config, tmp_path):
+    # At a rate this small nothing improves by min_delta after the first evaluation.
+    settings = {
+        **session_tiny_config["train"],
+        "duration": {"steps": 40},
+        "evaluate_every": {"steps": 2},
+        "early_stopping": {"patience": 2, "min_delta": 0.5},
+        "keep_checkpoints": 1,
+    }
+    config = {**session_tiny_config, "train": settings, "optimizer": {"name": "sgd", "learning_rate": 1e-6}}
+    result = train(config, tmp_path / "run")
+    assert result["status"] == "early_stopped"
+    assert result["steps"] == 2  # the best is the first evaluation
+    rows = read_rows(tmp_path / "run" / "metrics.jsonl")
+    assert max(row["step"] for row in rows) == 6  # two more without improvement
+    assert sorted(int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir()) == [2, 6]
+    first = next(row for row in rows if "validation/accuracy" in row)
+    assert result["metrics"]["validation/accuracy"] == first["validation/accuracy"]
+
+
+def test_a_divergence_stops_the_run_and_keeps_the_last_good_checkpoint(session_tiny_config, tmp_path):
+    config = {
+        **session_tiny_config,
+        "optimizer": {"name": "sgd", "learning_rate": 1e20},
+        "schedule": {"name": "step", "boundaries": ({"steps": 100},), "warmup": {"steps": 99}},
+        "train": {**session_tiny_config["train"], "save_every": {"steps": 1}, "log_every": {"steps": 4}, "ema": None},
+    }
+    with pytest.raises(DivergenceError, match=r"diverged at step (\d+): loss .*, learning rate .*, gradient norm"):
+        train(config, tmp_path / "run")
+    result = json.loads((tmp_path / "run" / "result.json").read_text(encoding="utf-8"))
+    assert result["status"] == "diverged"
+    bad = int(result["message"].split("step ")[1].split(":")[0])
+    saved = sorted(int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert saved == list(range(1, bad)), (saved, result["message"])
+
+
+def test_the_second_step_compiles_nothing(session_tiny_config):
+    experiment = build(session_tiny_config)
+    step, state, pending = experiment.compiled_step(), experiment.initial_state(), experiment.empty_metrics()
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda name, seconds, **_: compiled.append(name) if "backend_compile" in name else None
+    )
+    try:
+        state, pending = step(state, pending, experiment.batch(0))
+        assert compiled
+        compiled.clear()
+        for index in range(1, 4):
+            state, pending = step(state, pending, experiment.batch(index))
+        assert not compiled
+    finally:
+        jax.monitoring.clear_event_listeners()
+
+
+def changed(config, path, value):
+    """A copy of a config with one value set."""
+    key, _, rest = path.partition(".")
+    return {**config, key: changed(config.get(key, {}), rest, value) if rest else value}
+
+
+BAD_CONFIGS = [
+    # (path, value, what the message names)
+    ("sed", 3, r"config.sed: unknown key 'sed'; did you mean 'seed'"),
+    ("train.acumulate", 3, "did you mean 'accumulate'"),
+    ("model.widht", 3, "did you mean 'width'"),
+    ("optimizer.momentun", 0.9, "did you mean 'momentum'"),
+    ("data.batch_size", "many", r"config.data.batch_size: should be a valid integer, got 'many'"),
+    ("data.batch_size", 0, "greater than or equal to 1, got 0"),
+    ("optimizer.learning_rate", -1.0, r"config.optimizer.learning_rate: .*greater than 0, got -1.0"),
+    ("optimizer.learning_rate", float("nan"), "finite"),
+    ("optimizer.momentum", 1.5, "less than 1, got 1.5"),
+    ("train.ema.decay", 1.0, "less than 1"),
+    ("train.duration", {"steps": 3, "epochs": 1}, "exactly one of steps, epochs, examples"),
+    ("train.duration", {"steps": -1}, "greater than or equal to 1"),
+    ("model.name", "resnet", r"unknown config.model.name 'resnet'; did you mean"),
+    ("model.depth", 9, "depth is 9; it must be 6n"),
+    ("model.dropout_rate", 1.5, "dropout_rate"),
+    ("task.name", "clasification", "did you mean 'classification'"),
+    ("task.loss.name", "softmax", "did you mean 'softmax_cross_entropy'"),
+    ("task.class_weights", (1.0, 2.0), "2 values; there are 10 classes"),
+    ("task.top_k", (11,), "top_k has 11"),
+    ("data.name", "digit", "did you mean 'digits'"),
+    ("data.source", "keras", "unknown data.source 'keras'"),
+    ("data.splits.train", "train[7:7]", "is empty"),
+    ("data.splits.test", "tset", "did you mean 'test'"),
+    ("data.mean", (0.1, 0.2, 0.3), "3 values, the images have 1 channels"),
+    ("data.augment", ({"name": "flip"},), "did you mean 'random_flip'"),
+    ("schedule.name", "cosin", "did you mean 'cosine'"),
+    ("schedule.warmup", {"steps": 8}, "shorter than the 8 steps of training"),
+    ("model.num_classes", 5, r"has label \d, outside \[0, 5\)"),
+    ("model.in_channels", 3, "images have 1 channel.*model.in_channels=1"),
+    ("parameter_groups", ({"pattern": ".*bias"},), "no pattern matches"),
+    ("parameter_groups", ({"pattern": "nothing"}, {"pattern": ".*"}), "'nothing' matches no parameter"),
+    ("parameter_groups", ({"pattern": "("},), "no regular expression"),
+    ("train.early_stopping", {"metric": "validation/acc"}, "did you mean 'validation/accuracy'"),
+    ("parallel.devices", 9, "has 8 cpu devices"),
+    ("train.accumulate", 3, "batch_size 16 cannot be divided over 1 device.* × 3 microbatch.*use 15 or 18"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "message"), BAD_CONFIGS, ids=[f"{p}={v}"[:40] for p, v, _ in BAD_CONFIGS])
+def test_bad_input_is_one_line_before_any_step(tiny_config, tmp_path, path, value, message):
+    with pytest.raises(UserError, match=message) as caught:
+        train(changed(tiny_config, path, value), tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_images_too_small_name_the_smallest_size(tiny_config, tmp_path):
+    config = {**tiny_config, "model": {"name": "lenet5", "padding": 0}}
+    with pytest.raises(UserError, match=r"lenet5 on .*images of 8×8 are too small .* at least 16×16") as caught:
+        train(config, tmp_path / "run")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_batch_that_eight_devices_do_not_divide_names_the_nearest(tiny_config, tmp_path):
+    config = changed(changed(tiny_config, "parallel.devices", 8), "data.batch_size", 20)
+    with pytest.raises(UserError, match="batch_size 20 cannot be divided over 8 device.*use 16 or 24"):
+        train(config, tmp_path / "run")
+
+
+def test_a_directory_with_another_config_is_refused_with_the_difference(finished, session_tiny_config):
+    directory, _ = finished
+    for resume in (True, False):
+        with pytest.raises(UserError, match="different config .*config.optimizer.learning_rate: 0.05 -> 0.01"):
+            train(changed(session_tiny_config, "optimizer.learning_rate", 0.01), directory, resume=resume)
+
+
+def test_a_directory_that_holds_this_run_asks_for_resume(finished, session_tiny_config):
+    directory, _ = finished
+    with pytest.raises(UserError, match="--resume"):
+        train(session_tiny_config, directory)
+
+
+def test_a_directory_in_use_is_refused(finished, session_tiny_config):
+    directory, _ = finished
+    with RunDirectory(directory, build(session_tiny_config).config, resume=True):
+        with pytest.raises(UserError, match=r"in use by process \d+ on .*, started"):
+            train(session_tiny_config, directory, resume=True)
+
+
+def test_a_directory_with_other_files_is_refused(tiny_config, tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious", encoding="utf-8")
+    with pytest.raises(UserError, match="holds 'thesis.tex' but no run"):
+        train(tiny_config, tmp_path)
+    assert (tmp_path / "thesis.tex").read_text(encoding="utf-8") == "precious"
+
+
+def test_a_path_that_is_no_writable_directory_is_refused(tiny_config, tmp_path):
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UserError, match="is not writable"):
+            train(tiny_config, path)

@@ -27,5 +27,5 @@ PyTree: TypeAlias = Any
 """Nested dictionaries, tuples and dataclasses with arrays as leaves."""
 
 Leaf: TypeAlias = Any
-"""An array field of a pytree class: transformations put shapes, shardings, host arrays or None in its place, so only the
-class's docstring, not a run-time check, can say what it is."""
+"""An array field of a pytree class: transformations put shapes, shardings, host arrays or None in its place, so only
+the class's docstring, not a run-time check, can say what it is."""

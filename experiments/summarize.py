@@ -24,8 +24,8 @@ NARROW = (0, 2, 3, 5, 7, 8)
 """Columns of a terminal that has not the room for all."""
 
 NOTES = (
-    "MACs: multiply-accumulates of convolutions and dense layers for one image; biases, norms, pools and activations"
-    " count 0.",
+    "MACs: multiply-accumulates of convolutions and dense layers (and RBF units) for one image; biases, norms, pools"
+    " and activations count 0.",
     "Receptive field: pixels per axis of the image that one element of the output depends on, padding included, so it"
     " can exceed the image; statistics and gates over the whole image are left out (Araujo et al. 2019, Distill).",
     "Stride: pixels of the image between neighbouring elements; – where the output does not move over it.",

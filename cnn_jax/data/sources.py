@@ -202,8 +202,9 @@ def _prepare(builder, name: str) -> None:
     # TFDS encodes images with it.
     if importlib.util.find_spec("tensorflow") is None:
         raise UserError(
-            f"TFDS data set {name!r} is not prepared in {builder.data_dir}; run `pip install 'cnn_jax[prepare]'` and the"
-            " same command again to download it, or point --config.data.directory or TFDS_DATA_DIR at a prepared copy"
+            f"TFDS data set {name!r} is not prepared in {builder.data_dir}; run `pip install 'cnn_jax[prepare]'` and"
+            " the same command again to download it, or point --config.data.directory or TFDS_DATA_DIR at a"
+            " prepared copy"
         )
     builder.download_and_prepare()
 

@@ -8,7 +8,8 @@ primitives instead of layers.
 
 This is the theoretical field of that paper: padding counts as more image, so a field can be larger than the image.
 Where an array that moves over the image meets one that is about the whole of it (statistics of a GroupNorm, a gate
-from global pooling), the moving one counts.
+from global pooling), the moving one counts. A matrix product over space (also one that resizes) and a reshape that
+interleaves positions count as seeing all of it; a transposed convolution is not followed.
 """
 
 from collections.abc import Sequence

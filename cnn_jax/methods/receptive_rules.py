@@ -118,31 +118,29 @@ def _matmul(eqn: jex.JaxprEqn, windows: Sequence[Window | None]) -> Window:
     return _join(results, len(shape_of(eqn.outvars[0])))
 
 
+def _drop(window: Window, axes: Sequence[int]) -> Window:
+    return dataclasses.replace(window, steps=tuple(s for axis, s in enumerate(window.steps) if axis not in axes))
+
+
 def _reduce(eqn: jex.JaxprEqn, windows: Sequence[Window | None]) -> Window:
     axes = eqn.params["axes"]
-    window = _whole(_only(windows), axes, shape_of(eqn.invars[0]))
-    return _keep(window, [axis for axis in range(len(window.steps)) if axis not in axes])
-
-
-def _keep(window: Window, axes: Sequence[int]) -> Window:
-    return dataclasses.replace(window, steps=tuple(window.steps[axis] for axis in axes))
+    return _drop(_whole(_only(windows), axes, shape_of(eqn.invars[0])), axes)
 
 
 def _squeeze(eqn: jex.JaxprEqn, windows: Sequence[Window | None]) -> Window:
-    window = _only(windows)
-    return _keep(window, [axis for axis in range(len(window.steps)) if axis not in eqn.params["dimensions"]])
+    return _drop(_only(windows), eqn.params["dimensions"])
 
 
 def _transpose(eqn: jex.JaxprEqn, windows: Sequence[Window | None]) -> Window:
-    return _keep(_only(windows), eqn.params["permutation"])
+    window = _only(windows)
+    return dataclasses.replace(window, steps=tuple(window.steps[axis] for axis in eqn.params["permutation"]))
 
 
 def _broadcast(eqn: jex.JaxprEqn, windows: Sequence[Window | None]) -> Window:
     window, old, shape = _only(windows), shape_of(eqn.invars[0]), eqn.params["shape"]
     steps = [0] * len(shape)
     for axis, target in enumerate(eqn.params["broadcast_dimensions"]):
-        # One element that becomes many: all see the same.
-        steps[target] = window.steps[axis] if old[axis] == shape[target] else 0
+        steps[target] = window.steps[axis] if old[axis] == shape[target] else 0  # Copies of one element see the same.
     return dataclasses.replace(window, steps=tuple(steps))
 
 
@@ -165,7 +163,8 @@ def _pad(eqn: jex.JaxprEqn, windows: Sequence[Window | None]) -> Window:
 def _reverse(eqn: jex.JaxprEqn, windows: Sequence[Window | None]) -> Window:
     window = _only(windows)
     for axis in eqn.params["dimensions"]:
-        window = _slide(window, axis, shape_of(eqn.invars[0])[axis] - 1, shape_of(eqn.invars[0])[axis] - 1, stride=-1)
+        end = shape_of(eqn.invars[0])[axis] - 1
+        window = _slide(window, axis, end, end, stride=-1)
     return window
 
 
@@ -182,10 +181,8 @@ def _concatenate(eqn: jex.JaxprEqn, windows: Sequence[Window | None]) -> Window:
         return _join(windows, len(shape_of(eqn.outvars[0])))
     # Along space, the short pieces pad the long one (its edge, its mirror image): padding counts as more image.
     longest = sizes.index(max(sizes))
-    window, before = windows[longest], sum(sizes[:longest])
-    if window is None:
-        raise UnknownFieldError
-    return _slide(window, axis, -before, -before)
+    before = sum(sizes[:longest])
+    return _slide(_only([windows[longest]]), axis, -before, -before)
 
 
 def _reshape(eqn: jex.JaxprEqn, windows: Sequence[Window | None]) -> Window:
@@ -225,11 +222,10 @@ def _factors(old: Sequence[int], new: Sequence[int]) -> list[tuple[range, range]
 
 
 ELEMENTWISE = (
-    *("abs", "acos", "add", "add_any", "and", "asin", "atan", "atan2", "cbrt", "ceil", "clamp", "convert_element_type"),
-    *("copy", "cos", "cosh", "div", "eq", "erf", "erf_inv", "erfc", "exp", "exp2", "expm1", "floor", "ge"),
-    *("gt", "integer_pow", "is_finite", "le", "log", "log1p", "logistic", "lt", "max", "min", "mul", "name", "ne"),
-    *("neg", "not", "or", "pow", "reduce_precision", "rem", "round", "rsqrt", "select_n"),
-    *("sign", "sin", "sinh", "sqrt", "square", "stop_gradient", "sub", "tan", "tanh", "xor"),
+    *("abs", "add", "add_any", "and", "atan2", "ceil", "clamp", "convert_element_type", "copy", "cos", "div", "eq"),
+    *("erf", "erf_inv", "erfc", "exp", "exp2", "expm1", "floor", "ge", "gt", "integer_pow", "is_finite", "le", "log"),
+    *("log1p", "logistic", "lt", "max", "min", "mul", "name", "ne", "neg", "not", "or", "pow", "reduce_precision"),
+    *("rem", "round", "rsqrt", "select_n", "sign", "sin", "sqrt", "square", "stop_gradient", "sub", "tanh", "xor"),
 )
 REDUCTIONS = ("argmax", "argmin", "reduce_and", "reduce_max", "reduce_min", "reduce_or", "reduce_prod", "reduce_sum")
 POOLS = ("reduce_window", "reduce_window_max", "reduce_window_min", "reduce_window_sum")

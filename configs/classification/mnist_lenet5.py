@@ -19,6 +19,6 @@ def get_config():
         "augment": ({"name": "random_crop", "padding": 2},),
     }
     config.optimizer = {"name": "adam", "learning_rate": 2e-3}
-    config.schedule = {"name": "cosine", "warmup": {"steps": 200}}
+    config.schedule = {"name": "cosine", "warmup": {"epochs": 0.5}}
     config.train = {"duration": {"epochs": 10}}
     return config.lock()

@@ -211,7 +211,7 @@ def test_the_second_step_compiles_nothing(session_tiny_config):
     step, state, pending = experiment.compiled_step(), experiment.initial_state(), experiment.empty_metrics()
     compiled = []
     jax.monitoring.register_event_duration_secs_listener(
-        lambda name, seconds, **_: compiled.append(name) if "backend_compile" in name else None
+        lambda name, _, **__: compiled.append(name) if "backend_compile" in name else None
     )
     try:
         state, pending = step(state, pending, experiment.batch(0))
@@ -287,14 +287,14 @@ def test_images_too_small_name_the_smallest_size(tiny_config, tmp_path):
 
 def test_a_batch_that_eight_devices_do_not_divide_names_the_nearest(tiny_config, tmp_path):
     config = changed(changed(tiny_config, "parallel.devices", 8), "data.batch_size", 20)
-    with pytest.raises(UserError, match="batch_size 20 cannot be divided over 8 device.*use 16 or 24"):
+    with pytest.raises(UserError, match=r"batch_size 20 cannot be divided over 8 device.*use 16 or 24"):
         train(config, tmp_path / "run")
 
 
 def test_a_directory_with_another_config_is_refused_with_the_difference(finished, session_tiny_config):
     directory, _ = finished
     for resume in (True, False):
-        with pytest.raises(UserError, match="different config .*config.optimizer.learning_rate: 0.05 -> 0.01"):
+        with pytest.raises(UserError, match=r"different config .*config.optimizer.learning_rate: 0.05 -> 0.01"):
             train(changed(session_tiny_config, "optimizer.learning_rate", 0.01), directory, resume=resume)
 
 
@@ -306,14 +306,16 @@ def test_a_directory_that_holds_this_run_asks_for_resume(finished, session_tiny_
 
 def test_a_directory_in_use_is_refused(finished, session_tiny_config):
     directory, _ = finished
-    with RunDirectory(directory, build(session_tiny_config).config, resume=True):
-        with pytest.raises(UserError, match=r"in use by process \d+ on .*, started"):
-            train(session_tiny_config, directory, resume=True)
+    with (
+        RunDirectory(directory, build(session_tiny_config).config, resume=True),
+        pytest.raises(UserError, match=r"in use by process \d+ on .*, started"),
+    ):
+        train(session_tiny_config, directory, resume=True)
 
 
 def test_a_directory_with_other_files_is_refused(tiny_config, tmp_path):
     (tmp_path / "thesis.tex").write_text("precious", encoding="utf-8")
-    with pytest.raises(UserError, match="holds 'thesis.tex' but no run"):
+    with pytest.raises(UserError, match=r"holds 'thesis.tex' but no run"):
         train(tiny_config, tmp_path)
     assert (tmp_path / "thesis.tex").read_text(encoding="utf-8") == "precious"
 

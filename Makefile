@@ -1,0 +1,68 @@
+# `make quickstart` trains the first network; `make test` runs the fast tests. Both install what they need into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+WORKDIR ?= runs/quickstart
+SHELL := /bin/sh
+
+.PHONY: help quickstart test slow lint types constraints results clean
+
+help:
+	@echo "make quickstart   install, then train a small network on real digits (about a minute after installation)"
+	@echo "make test         install, then the fast tests"
+	@echo "make slow         the slow tests"
+	@echo "make lint types   ruff and pyrefly"
+	@echo "make results      write the README's table of results from the stored result.json files"
+	@echo "make constraints  resolve all dependencies anew and pin them"
+
+quickstart: $(VENV)/.core
+	$(BIN)/python experiments/train.py --config=configs/quickstart.py --workdir=$(WORKDIR) --resume
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -m "not slow"
+
+slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/pyrefly check
+
+results: $(VENV)/.core
+	$(BIN)/python experiments/tabulate_results.py
+
+# Say what is missing before pip or venv fail in their own words.
+$(VENV)/bin/python:
+	@command -v $(PYTHON) >/dev/null 2>&1 || { \
+		echo "error: $(PYTHON) is not there; install Python 3.11 or newer, or run make PYTHON=/path/to/python" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "error: $$($(PYTHON) --version) is too old; install Python 3.11 or newer, or run make PYTHON=/path/to/python" >&2; exit 2; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+		echo "error: $(PYTHON) has no venv; install it (on Debian: apt install python3-venv)" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.core: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "installing cnn_jax into $(VENV) (once; a few minutes)"
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . || { \
+		echo "error: installation failed; is the package index reachable?" >&2; exit 2; }
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.core
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]' || { \
+		echo "error: installation failed; is the package index reachable?" >&2; exit 2; }
+	@touch $@
+
+constraints: $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --dry-run --ignore-installed --report $(VENV)/resolved.json \
+		--editable '.[dev,tensorboard,prepare,cuda,tpu]'
+	$(BIN)/python -c "import json; \
+		pins = {p['metadata']['name']: p['metadata']['version'] for p in json.load(open('$(VENV)/resolved.json'))['install']}; \
+		pins.pop('cnn_jax', None); \
+		print('# Every package of cnn_jax with all its extras, as resolved together; \`make constraints\` writes it anew.'); \
+		[print(f'{name}=={pins[name]}') for name in sorted(pins, key=str.lower)]" > constraints.txt
+
+clean:
+	rm -rf $(VENV) .cache .pytest_cache .ruff_cache .hypothesis

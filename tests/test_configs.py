@@ -1,0 +1,67 @@
+"""Every file in configs/ builds, and takes two real steps at smoke size."""
+
+import ast
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from cnn_jax.train import config as configs
+from cnn_jax.train.run import build
+
+FOLDER = pathlib.Path(__file__).resolve().parent.parent / "configs"
+FILES = sorted(FOLDER.rglob("*.py"))
+VARIANTS = {"cifar10_resnet20.py": ("full", "short", "smoke")}
+SMOKE = [
+    "--config.data.batch_size=8",
+    "--config.data.evaluation_batch_size=8",
+    "--config.data.splits.train=train[:40]",
+    "--config.parallel.devices=1",
+]
+REFERENCES = [
+    pytest.param(str(file) + (f":{variant}" if variant else ""), id=f"{file.stem}:{variant}" if variant else file.stem)
+    for file in FILES
+    for variant in VARIANTS.get(file.name, (None,))
+]
+
+
+@pytest.mark.parametrize("reference", REFERENCES)
+def test_a_config_builds_and_takes_two_steps(reference, request):
+    config = configs.load(reference)
+    overrides = list(SMOKE)
+    for split in ("validation", "test"):
+        spec = config["data"]["splits"].get(split)
+        if spec:
+            overrides.append(f"--config.data.splits.{split}={spec.partition('[')[0]}[40:50]")
+    if config["data"]["source"] == "tfds":
+        overrides.append(f"--config.data.directory={request.getfixturevalue('tfds_directory')}")
+    experiment = build(configs.override(config, overrides))
+    step, state, pending = experiment.compiled_step(), experiment.initial_state(), experiment.empty_metrics()
+    start = jax.device_get(state.params)
+    for index in range(2):
+        state, pending = step(state, pending, experiment.batch(index))
+    metrics = jax.device_get(pending)
+    assert int(metrics.bad_step) == -1
+    assert int(metrics.states["accuracy"]["count"]) == 16
+    moved = jax.tree.map(lambda a, b: not np.array_equal(a, b), start, jax.device_get(state.params))
+    assert all(jax.tree.leaves(moved)), "a parameter did not move"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_config_imports_nothing_of_cnn_jax_and_says_what_it_is(file):
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    assert ast.get_docstring(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            assert {alias.name for alias in node.names} <= {"ml_collections"}
+        if isinstance(node, ast.ImportFrom):
+            assert node.module == "ml_collections"
+
+
+def test_the_recipe_of_he_et_al():
+    config = configs.load(str(FOLDER / "classification" / "cifar10_resnet20.py"))
+    assert config["train"]["duration"] == {"steps": 64_000}
+    assert config["schedule"]["boundaries"] == ({"steps": 32_000}, {"steps": 48_000})
+    assert config["optimizer"] == {"name": "sgd", "learning_rate": 0.1, "momentum": 0.9, "l2": 1e-4}
+    assert config["data"]["batch_size"] == 128

@@ -1,0 +1,151 @@
+"""The laws of the house: who may import whom, nothing at import time, documented names, no hidden conventions."""
+
+import ast
+import importlib
+import inspect
+import os
+import pathlib
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+
+import cnn_jax
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "cnn_jax"
+MODULES = sorted(
+    module.name for module in pkgutil.walk_packages(cnn_jax.__path__, "cnn_jax.") if ".__" not in module.name
+)
+EVERYONE_MAY_IMPORT = {"types", "errors"}
+# A folder to the folders that its files may import, besides itself.
+MAY_IMPORT = {
+    "types": set(),
+    "errors": set(),
+    "ops": set(),
+    "nn": {"ops"},
+    "models": {"nn", "ops"},
+    "losses": {"ops"},
+    "metrics": {"ops"},
+    "data": {"ops"},
+    "tasks": {"models", "nn", "losses", "metrics", "ops"},
+    "train": {"tasks", "models", "nn", "losses", "metrics", "data", "ops"},
+    "methods": {"losses", "ops"},
+    "weights": {"models", "nn", "ops"},
+    "command": {"train"},
+}
+HEAVY = {"tensorflow", "tensorflow_datasets", "torch", "tensorboardX", "sklearn", "PIL"}
+EXTRAS = {"tensorflow", "torch", "tensorboardX", "pytest", "hypothesis", "beartype"}
+
+
+def imports(path: pathlib.Path) -> list[tuple[str, bool]]:
+    """(imported module, whether at the top level) of one file."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    top = set(map(id, tree.body))
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, id(node) in top) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found += [(f"{node.module}.{alias.name}", id(node) in top) for alias in node.names]
+    return found
+
+
+def folder(module: str) -> str:
+    """The folder or top-level file of a module below cnn_jax."""
+    return module.split(".")[1] if "." in module else module
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_one_way(path):
+    own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if own == "__init__":
+        return
+    allowed = MAY_IMPORT[own] | EVERYONE_MAY_IMPORT | {own}
+    for module, top in imports(path):
+        if module.startswith("cnn_jax."):
+            assert folder(module) in allowed, f"{own} may not import {module}"
+            assert not module.startswith("cnn_jax.models") or own != "train" or path.name == "run.py", path
+        assert not (top and module.split(".")[0] in HEAVY), f"{module} is imported at the top level"
+
+
+def test_step_and_loop_know_only_the_protocol_of_a_task():
+    for name in ("step.py", "loop.py"):
+        modules = {module for module, _ in imports(PACKAGE / "train" / name)}
+        for module in modules:
+            parts = module.split(".")
+            if parts[0] == "cnn_jax" and parts[1] in ("models", "nn", "data", "losses"):
+                pytest.fail(f"train/{name} imports {module}")
+            if module.startswith("cnn_jax.tasks"):
+                assert module.startswith("cnn_jax.tasks.task."), module
+            if module.startswith("cnn_jax.metrics"):
+                assert module == "cnn_jax.metrics.Metric", module
+
+
+def test_only_run_sees_the_tables():
+    tables = {"MODELS", "TASKS", "LOSSES", "SOURCES", "AUGMENTATIONS", "OPTIMIZERS", "SCHEDULES"}
+    for path in (PACKAGE / "train").glob("*.py"):
+        if path.name != "run.py":
+            seen = {module.rsplit(".", 1)[1] for module, _ in imports(path) if "." in module} & tables
+            assert not seen, f"train/{path.name} imports {seen}"
+
+
+PROBE = """
+import sys, time, jax
+start = time.perf_counter()
+import importlib
+for name in {modules!r}:
+    importlib.import_module(name)
+seconds = time.perf_counter() - start
+from jax._src import xla_bridge
+assert not xla_bridge.backends_are_initialized(), "an import started a device"
+heavy = sorted({heavy!r} & set(sys.modules))
+assert not heavy, f"an import pulled in {{heavy}}"
+print(seconds)
+"""
+
+
+def probe(modules: list[str]) -> float:
+    """Import modules in a fresh interpreter without devices and extras; the seconds it took, JAX not counted."""
+    code = PROBE.format(modules=modules, heavy=EXTRAS)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("XLA", "JAX"))}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return float(done.stdout)
+
+
+def test_importing_everything_starts_no_device_and_needs_no_extra():
+    probe(MODULES)
+
+
+def test_importing_the_package_takes_below_two_seconds():
+    # The best of three: other processes on this machine must not fail the test.
+    assert min(probe(["cnn_jax"]) for _ in range(3)) < 2.0
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_public_names_are_documented_and_options_are_keyword_only(name):
+    module = importlib.import_module(name)
+    assert module.__doc__, f"{name} has no docstring"
+    for attribute, value in vars(module).items():
+        if attribute.startswith("_") or getattr(value, "__module__", None) != name:
+            continue
+        if inspect.isclass(value) or inspect.isfunction(value):
+            assert inspect.getdoc(value), f"{name}.{attribute} has no docstring"
+        if inspect.isfunction(value):
+            parameters = list(inspect.signature(value).parameters.values())
+            for position, parameter in enumerate(parameters):
+                assert parameter.name != "rng", f"{name}.{attribute}: a key is called key"
+                if parameter.name == "key" and parameter.kind is not parameter.KEYWORD_ONLY:
+                    assert position == 0, f"{name}.{attribute}: the key comes first"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_files_have_one_topic(path):
+    assert path.name != "utils.py"
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400

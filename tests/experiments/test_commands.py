@@ -1,0 +1,167 @@
+"""The commands as a user runs them: in a process of their own, from a fresh directory."""
+
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+SMALL = [
+    "--config.train.duration.steps=4",
+    "--config.data.splits.train=train[:64]",
+    "--config.data.batch_size=16",
+    "--config.parallel.devices=1",
+]
+
+
+def run(script, *arguments, cwd=ROOT, **environment):
+    command = [sys.executable, str(ROOT / "experiments" / script), *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, check=False, timeout=300
+    )
+
+
+def one_line_error(done):
+    """The message of a command that refused its input."""
+    assert done.returncode == 2, (done.stdout, done.stderr)
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """A run of the quickstart, cut short, made from another directory than the checkout."""
+    directory = tmp_path_factory.mktemp("a run") / "work dir"
+    done = run(
+        "train.py", f"--config={ROOT / 'configs/quickstart.py'}", f"--workdir={directory}", *SMALL, cwd=directory.parent
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "step 4/4" in done.stderr  # plain progress lines where there is no terminal
+    assert f"Run directory: {directory}" in done.stdout
+    assert "Next: " in done.stdout
+    assert re.search(r"test/accuracy\s+│\s+\d\.\d{4}", done.stdout), done.stdout
+    # Nothing is written beside the run directory.
+    assert [path.name for path in directory.parent.iterdir()] == ["work dir"]
+    return directory
+
+
+def test_evaluate_agrees_with_the_result_and_stores_its_numbers(workdir):
+    done = run("evaluate.py", f"--run={workdir}", "--split=test", "--batch-size=7")
+    assert done.returncode == 0, done.stderr
+    stored = json.loads((workdir / "evaluation_test.json").read_text(encoding="utf-8"))
+    result = json.loads((workdir / "result.json").read_text(encoding="utf-8"))
+    assert stored["metrics"]["test/accuracy"] == result["metrics"]["test/accuracy"]
+    assert stored["examples"] == 360
+
+
+def test_resume_of_a_finished_run_shows_its_result(workdir):
+    arguments = ("--config=configs/quickstart.py", f"--workdir={workdir}", *SMALL)
+    done = run("train.py", *arguments, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert "test/accuracy" in done.stdout
+    assert "add --resume" in one_line_error(run("train.py", *arguments))
+    assert "config.seed: 0 -> 1" in one_line_error(run("train.py", *arguments, "--config.seed=1", "--resume"))
+
+
+@pytest.mark.parametrize("script", ["train.py", "evaluate.py", "summarize.py", "tabulate_results.py"])
+def test_help_fits_on_a_screen(script):
+    done = run(script, "--help")
+    assert done.returncode == 0
+    assert 3 < len(done.stdout.splitlines()) <= 24
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "message"),
+    [
+        ("train.py", ["--config=nowhere.py", "--workdir=x"], "'nowhere.py' does not exist"),
+        ("train.py", ["--config=configs/quickstart.py", "--workdir=x", "--config.sed=1"], "did you mean 'seed'"),
+        ("train.py", ["--config=configs/quickstart.py", "--workdir=x", "--confg.seed=1"], "is not understood"),
+        ("train.py", ["--config=configs/quickstart.py", "--workdir=/proc/run"], "is not writable"),
+        ("train.py", ["--config=configs/classification/cifar10_resnet20.py:tiny", "--workdir=x"], "unknown variant"),
+        ("evaluate.py", ["--run=nowhere"], "nowhere/config.json does not exist"),
+        ("summarize.py", ["--config=configs/quickstart.py", "--config.model.name=lenet"], "did you mean 'lenet5'"),
+        ("tabulate_results.py", ["--store", "nowhere"], "result.json does not exist"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(script, arguments, message):
+    assert message in one_line_error(run(script, *arguments))
+    assert not (ROOT / "x").exists()
+
+
+def test_a_killed_run_continues_with_the_same_command(workdir, tmp_path):
+    arguments = ["--config=configs/quickstart.py", *SMALL, "--config.train.duration.steps=400", "--config.seed=5"]
+    arguments += ["--config.train.save_every.steps=20", "--config.train.log_every.steps=10", "--resume"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert run("train.py", *arguments, f"--workdir={whole}").returncode == 0
+    command = [sys.executable, str(ROOT / "experiments" / "train.py"), *arguments, f"--workdir={cut}"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (cut / "checkpoints" / "40").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (cut / "result.json").exists()
+    assert run("train.py", *arguments, f"--workdir={cut}").returncode == 0
+    rows = [
+        [{k: v for k, v in json.loads(line).items() if k != "time"} for line in path.read_text().splitlines()]
+        for path in (whole / "metrics.jsonl", cut / "metrics.jsonl")
+    ]
+    assert rows[0] == rows[1]
+    results = [json.loads((path / "result.json").read_text(encoding="utf-8")) for path in (whole, cut)]
+    assert results[0]["metrics"] == results[1]["metrics"]
+    assert len(json.loads((cut / "passport.json").read_text(encoding="utf-8"))["sessions"]) == 2
+
+
+def test_a_diverging_run_ends_with_status_1_and_one_line(tmp_path):
+    done = run(
+        "train.py",
+        "--config=configs/quickstart.py",
+        f"--workdir={tmp_path / 'run'}",
+        *SMALL,
+        "--config.train.duration.steps=12",
+        "--config.optimizer.learning_rate=1e20",
+    )
+    assert done.returncode == 1, done.stderr
+    assert "error: training diverged at step" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_the_readme_table_is_what_the_stored_results_say():
+    done = run("tabulate_results.py", "--check")
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_readme_config_and_model_work(tmp_path):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    config = tmp_path / "readme.py"
+    config.write_text(blocks[0], encoding="utf-8")
+    done = run("train.py", f"--config={config}", f"--workdir={tmp_path / 'run'}", *SMALL)
+    assert done.returncode == 0, done.stderr
+    program = (
+        "import flax.linen as nn, jax, jax.numpy as jnp\nfrom jaxtyping import Array, Float\n"
+        "from cnn_jax.nn.blocks import ConvNormAct\nfrom cnn_jax.nn.heads import Classifier, PooledHead\n"
+        "from cnn_jax.nn.pool import MaxPool\n" + blocks[1] + "model = stack(num_classes=5)\n"
+        "logits, _ = model.init_with_output(jax.random.key(0), jnp.zeros((2, 8, 8, 3)), train=False)\n"
+        "assert logits.shape == (2, 5)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_guarantee_names_a_test_that_exists():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(test_\w+)`", text)
+    assert len(named) >= 8
+    written = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    for name in named:
+        assert f"def {name}(" in written, name

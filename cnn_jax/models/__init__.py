@@ -2,12 +2,12 @@
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
 
 from cnn_jax.errors import UserError, unknown_name
-from cnn_jax.models import resnet_names
 from cnn_jax.models.classic_stack import classic_stack
 from cnn_jax.models.lenet import lenet5
 from cnn_jax.models.lenet_1998 import lenet5_1998
@@ -20,25 +20,45 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "lenet5_1998": lenet5_1998,
     "mlp": mlp,
     "resnet_cifar": resnet_cifar,
-    "resnet20": resnet_names.resnet20,
-    "resnet32": resnet_names.resnet32,
-    "resnet44": resnet_names.resnet44,
-    "resnet56": resnet_names.resnet56,
-    "resnet110": resnet_names.resnet110,
-    "resnet1202": resnet_names.resnet1202,
-    "plain20": resnet_names.plain20,
-    "plain32": resnet_names.plain32,
-    "plain44": resnet_names.plain44,
-    "plain56": resnet_names.plain56,
-    "plain110": resnet_names.plain110,
+    "resnet20": partial(resnet_cifar, depth=20),
+    "resnet32": partial(resnet_cifar, depth=32),
+    "resnet44": partial(resnet_cifar, depth=44),
+    "resnet56": partial(resnet_cifar, depth=56),
+    "resnet110": partial(resnet_cifar, depth=110),
+    "resnet1202": partial(resnet_cifar, depth=1202),
+    "plain20": partial(resnet_cifar, depth=20, shortcut="none"),
+    "plain32": partial(resnet_cifar, depth=32, shortcut="none"),
+    "plain44": partial(resnet_cifar, depth=44, shortcut="none"),
+    "plain56": partial(resnet_cifar, depth=56, shortcut="none"),
+    "plain110": partial(resnet_cifar, depth=110, shortcut="none"),
     "resnet_imagenet": resnet_imagenet,
-    "resnet18": resnet_names.resnet18,
-    "resnet34": resnet_names.resnet34,
-    "resnet50": resnet_names.resnet50,
-    "resnet101": resnet_names.resnet101,
-    "resnet152": resnet_names.resnet152,
+    "resnet18": partial(resnet_imagenet, depth=18),
+    "resnet34": partial(resnet_imagenet, depth=34),
+    "resnet50": partial(resnet_imagenet, depth=50),
+    "resnet101": partial(resnet_imagenet, depth=101),
+    "resnet152": partial(resnet_imagenet, depth=152),
 }
-"""Models by the name that configs use: functions of keyword-only arguments, as `inspect.signature` shows them."""
+"""Models by the name that configs use: functions of keyword-only arguments; all have `num_classes` and `in_channels`.
+
+What a name fixes, such as the depth of "resnet20", is no argument of it.
+"""
+
+
+def arguments(name: str) -> dict[str, inspect.Parameter]:
+    """The arguments that the model of this name takes.
+
+    Raises:
+      UserError: an unknown name.
+
+    Example:
+      >>> "depth" in arguments("resnet_cifar"), "depth" in arguments("resnet20")
+      (True, False)
+    """
+    if name not in MODELS:
+        raise unknown_name("model", name, MODELS)
+    preset = MODELS[name]
+    fixed = preset.keywords if isinstance(preset, partial) else {}
+    return {key: value for key, value in inspect.signature(preset).parameters.items() if key not in fixed}
 
 
 def create(name: str, **kwargs: Any) -> nn.Module:
@@ -59,15 +79,11 @@ def create(name: str, **kwargs: Any) -> nn.Module:
       >>> create("resnet20", num_classes=10).in_channels
       3
     """
-    if name not in MODELS:
-        raise unknown_name("model", name, MODELS)
-    parameters = inspect.signature(MODELS[name]).parameters
+    takes = arguments(name)
     for key in kwargs:
-        if key not in parameters:
-            raise unknown_name(f"argument of model {name!r}:", key, parameters)
-    missing = [
-        key for key, parameter in parameters.items() if parameter.default is parameter.empty and key not in kwargs
-    ]
+        if key not in takes:
+            raise unknown_name(f"argument of model {name!r}:", key, takes)
+    missing = [key for key, value in takes.items() if value.default is value.empty and key not in kwargs]
     if missing:
         raise UserError(f"model {name!r} needs the argument {', '.join(missing)}")
     return MODELS[name](**kwargs)

@@ -7,6 +7,7 @@ entry's keyword arguments. `resolve` fills in every default, so that `config.jso
 
 import ast
 import difflib
+import functools
 import hashlib
 import importlib.util
 import inspect
@@ -270,11 +271,14 @@ def check_node(
       UserError: no name, an unknown one (lists the known), an unknown key, a wrong type or a missing parameter.
     """
     function = look_up(path, node, table)
+    fixed: Sequence[str] = ()
+    if isinstance(function, functools.partial):  # what an entry fixes is no option of it
+        function, fixed = function.func, tuple(function.keywords)
     hints = typing.get_type_hints(function, include_extras=True)
     parameters = {
         name: parameter
         for name, parameter in inspect.signature(function).parameters.items()
-        if name not in given and parameter.kind is not inspect.Parameter.VAR_KEYWORD
+        if name not in (*given, *fixed)
     }
     fields: dict[str, Any] = {
         name: (hints.get(name, Any), ... if parameter.default is parameter.empty else parameter.default)

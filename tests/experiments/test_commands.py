@@ -145,7 +145,9 @@ def test_the_readme_config_and_model_work(tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     config = tmp_path / "readme.py"
     config.write_text(blocks[0], encoding="utf-8")
-    done = run("train.py", f"--config={config}", f"--workdir={tmp_path / 'run'}", *SMALL)
+    done = run(
+        "train.py", f"--config={config}", f"--workdir={tmp_path / 'run'}", *SMALL, "--config.train.duration.steps=8"
+    )
     assert done.returncode == 0, done.stderr
     program = (
         "import flax.linen as nn, jax, jax.numpy as jnp\nfrom jaxtyping import Array, Float\n"

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from cnn_jax.errors import DivergenceError, UserError
-from cnn_jax.train import config as configs
+from cnn_jax.train.config_file import Node, load, override
 
 OVERRIDES = "override any config key, for example --config.optimizer.learning_rate=0.1"
 
@@ -38,7 +38,7 @@ def config_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> tuple[argparse.Namespace, configs.Node]:
+def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> tuple[argparse.Namespace, Node]:
     """Arguments, and the config with its overrides applied.
 
     Raises:
@@ -52,4 +52,4 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> tuple[ar
             overrides[-1] += f"={argument}"
         else:
             overrides.append(argument)
-    return known, configs.override(configs.load(known.config), overrides)
+    return known, override(load(known.config), overrides)

@@ -29,7 +29,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--batch-size", type=int, default=None, help="examples per batch; it cannot change the numbers")
     parser.add_argument("--data-directory", default=None, metavar="DIR", help="where the data is on this machine")
     known = parser.parse_args(arguments)
-    from cnn_jax.train.run import evaluate_run  # after the arguments are known to be good: it starts JAX
+    from cnn_jax.train.session import evaluate_run  # after the arguments are known to be good: it starts JAX
 
     numbers = evaluate_run(
         pathlib.Path(known.run),

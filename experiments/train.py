@@ -22,7 +22,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--resume", action="store_true", help="continue the run in the directory, if there is one")
     known, config = command.parse(parser, arguments)
-    from cnn_jax.train.run import train  # after the arguments are known to be good: it starts JAX
+    from cnn_jax.train.session import train  # after the arguments are known to be good: it starts JAX
 
     result = train(config, known.workdir, resume=known.resume)
     show(result, pathlib.Path(known.workdir))

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from cnn_jax.train import config as configs
+from cnn_jax.train.config_file import load, override
 from cnn_jax.train.run import build
 
 FOLDER = pathlib.Path(__file__).resolve().parent.parent / "configs"
@@ -28,7 +28,7 @@ REFERENCES = [
 
 @pytest.mark.parametrize("reference", REFERENCES)
 def test_a_config_builds_and_takes_two_steps(reference, request):
-    config = configs.load(reference)
+    config = load(reference)
     overrides = list(SMOKE)
     for split in ("validation", "test"):
         spec = config["data"]["splits"].get(split)
@@ -36,7 +36,7 @@ def test_a_config_builds_and_takes_two_steps(reference, request):
             overrides.append(f"--config.data.splits.{split}={spec.partition('[')[0]}[40:50]")
     if config["data"]["source"] == "tfds":
         overrides.append(f"--config.data.directory={request.getfixturevalue('tfds_directory')}")
-    experiment = build(configs.override(config, overrides))
+    experiment = build(override(config, overrides))
     step, state, pending = experiment.compiled_step(), experiment.initial_state(), experiment.empty_metrics()
     start = jax.device_get(state.params)
     for index in range(2):
@@ -60,7 +60,7 @@ def test_a_config_imports_nothing_of_cnn_jax_and_says_what_it_is(file):
 
 
 def test_the_recipe_of_he_et_al():
-    config = configs.load(str(FOLDER / "classification" / "cifar10_resnet20.py"))
+    config = load(str(FOLDER / "classification" / "cifar10_resnet20.py"))
     assert config["train"]["duration"] == {"steps": 64_000}
     assert config["schedule"]["boundaries"] == ({"steps": 32_000}, {"steps": 48_000})
     assert config["optimizer"] == {"name": "sgd", "learning_rate": 0.1, "momentum": 0.9, "l2": 1e-4}

@@ -1,35 +1,29 @@
-"""Configs: load a Python file, apply overrides, and check every key, type and range before anything is allocated.
+"""What a config may say: every key, type and range is checked before anything is allocated.
 
-A config file defines `get_config(variant=None)`, which returns an `ml_collections.ConfigDict` of plain values. A node
-that becomes an object is `{name, **kwargs}`: the name is looked up in a literal table and the kwargs are the table
-entry's keyword arguments. `resolve` fills in every default, so that `config.json` in a run directory states all.
+A node that becomes an object is `{name, **kwargs}`: the name is looked up in a literal table and the kwargs are the
+table entry's keyword arguments. `resolve` and `check_node` fill in every default, so that `config.json` in a run
+directory states all.
 """
 
-import ast
 import difflib
 import functools
 import hashlib
-import importlib.util
 import inspect
 import json
-import pathlib
-import traceback
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-import ml_collections
 import pydantic
 from pydantic import Field
 
 from cnn_jax.errors import UserError, unknown_name
+from cnn_jax.train.config_file import Node, plain
 from cnn_jax.train.duration import UNITS, Duration
 
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
-Node = dict[str, Any]
-
 STRICT = pydantic.ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
 # A path of this machine, not part of the experiment: the data's checksums are in the passport.
 NOT_IDENTITY = (("data", "directory"),)
@@ -130,107 +124,6 @@ class Config(_Section):
     )
     train: Train
     parallel: Parallel = Field(default_factory=Parallel)
-
-
-def plain(value: Any) -> Any:
-    """A config as dictionaries, tuples and scalars: ConfigDicts and lists are converted, at every depth."""
-    if isinstance(value, ml_collections.ConfigDict | Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return tuple(plain(item) for item in value)
-    return value
-
-
-def load(reference: str) -> Node:
-    """The config that a file's `get_config` returns, as plain values.
-
-    Args:
-      reference: `path.py` or `path.py:variant`; the part after the colon is the argument of `get_config`.
-
-    Raises:
-      UserError: no such file, no `get_config`, or the file itself fails (with its line).
-    """
-    path, separator, variant = reference.rpartition(":")
-    if not separator:
-        path, variant = reference, ""
-    file = pathlib.Path(path)
-    if not file.is_file():
-        raise UserError(f"config file {path!r} does not exist; give the path of a Python file with get_config()")
-    spec = importlib.util.spec_from_file_location("cnn_jax_config", file)
-    if spec is None or spec.loader is None:
-        raise UserError(f"config file {path!r} is not a Python file; its name must end in .py")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-        if not hasattr(module, "get_config"):
-            raise UserError(f"config file {path!r} defines no get_config()")
-        config = module.get_config(variant) if separator else module.get_config()
-    except UserError:
-        raise
-    except SyntaxError as error:
-        raise UserError(f"{path}:{error.lineno}: {error.msg}") from error
-    except (ValueError, KeyError, AttributeError, TypeError, NameError, ImportError) as error:
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
-        at = f"{path}:{lines[-1]}" if lines else path
-        raise UserError(f"{at}: {type(error).__name__}: {error}".replace("\n", " ")) from error
-    if not isinstance(config, ml_collections.ConfigDict):
-        raise UserError(f"get_config() of {path!r} returned a {type(config).__name__}; return a ConfigDict")
-    return plain(config)
-
-
-def parse_value(text: str) -> Any:
-    """The value of a command-line override: a Python literal, or true, false, none, or else the text itself.
-
-    Example:
-      >>> parse_value("0.1"), parse_value("(1, 2)"), parse_value("true"), parse_value("runs/a b")
-      (0.1, (1, 2), True, 'runs/a b')
-    """
-    words = {"true": True, "false": False, "none": None, "null": None}
-    if text.lower() in words:
-        return words[text.lower()]
-    try:
-        return plain(ast.literal_eval(text))
-    except (ValueError, SyntaxError):
-        return text
-
-
-def override(config: Node, assignments: Sequence[str]) -> Node:
-    """A copy of a config with `--config.key.path=value` assignments applied, in order.
-
-    A number in a path is an index into a tuple. Setting one unit of a duration (`train.duration.epochs=3`) replaces
-    the unit that the file gives.
-
-    Raises:
-      UserError: an argument is not of that form, or a path leads through a value that is no node.
-    """
-    result = plain(config)
-    for assignment in assignments:
-        target, separator, text = assignment.partition("=")
-        if not separator or not target.startswith("--config."):
-            raise UserError(
-                f"argument {assignment!r} is not understood; overrides look like --config.train.accumulate=2"
-            )
-        keys = target.removeprefix("--config.").split(".")
-        result = _assign(result, keys, parse_value(text), assignment)
-    return result
-
-
-def _assign(node: Any, keys: Sequence[str], value: Any, assignment: str) -> Any:
-    if not keys:
-        return value
-    key, rest = keys[0], keys[1:]
-    if isinstance(node, tuple):
-        if not key.isdigit() or int(key) >= len(node):
-            raise UserError(f"{assignment!r}: {key!r} is no index of a tuple of {len(node)}")
-        at = int(key)
-        return (*node[:at], _assign(node[at], rest, value, assignment), *node[at + 1 :])
-    if node is None:
-        node = {}
-    if not isinstance(node, dict):
-        raise UserError(f"{assignment!r}: {key!r} leads through the value {node!r}, which has no keys")
-    if key in UNITS and not rest and node.keys() <= set(UNITS):
-        return {key: value}
-    return {**node, key: _assign(node.get(key), rest, value, assignment)}
 
 
 def resolve(config: Node) -> Config:

@@ -4,7 +4,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from cnn_jax.errors import UserError
-from cnn_jax.train import config as configs
+from cnn_jax.train.config import resolve, sha256, to_plain
+from cnn_jax.train.config_file import load, override, plain
 
 
 def test_a_file_becomes_plain_values(tmp_path):
@@ -17,8 +18,8 @@ def test_a_file_becomes_plain_values(tmp_path):
         encoding="utf-8",
     )
     expected = {"b": {"c": (1, 2), "d": (3, {"e": 4})}, "variant": "a", "none": None}
-    assert configs.load(str(file)) == expected
-    assert configs.load(f"{file}:other") == {**expected, "variant": "other"}
+    assert load(str(file)) == expected
+    assert load(f"{file}:other") == {**expected, "variant": "other"}
 
 
 @pytest.mark.parametrize(
@@ -38,7 +39,7 @@ def test_a_bad_file_is_one_line_with_its_place(tmp_path, text, message):
     if text is not None:
         file.write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=message) as caught:
-        configs.load(str(file))
+        load(str(file))
     assert "\n" not in str(caught.value)
 
 
@@ -58,15 +59,15 @@ def test_a_bad_file_is_one_line_with_its_place(tmp_path, text, message):
     ],
 )
 def test_overrides_are_python_literals_or_text(assignment, expected):
-    result = configs.override({"a": 1}, [assignment])
+    result = override({"a": 1}, [assignment])
     assert result == {"a": 1, **expected}
 
 
 def test_overrides_reach_into_tuples_and_replace_the_unit_of_a_duration():
     config = {"augment": ({"name": "crop", "padding": 4},), "duration": {"epochs": 3}, "empty": None}
-    assert configs.override(config, ["--config.augment.0.padding=2"])["augment"][0]["padding"] == 2
-    assert configs.override(config, ["--config.duration.steps=5"])["duration"] == {"steps": 5}
-    assert configs.override(config, ["--config.empty.decay=0.5"])["empty"] == {"decay": 0.5}
+    assert override(config, ["--config.augment.0.padding=2"])["augment"][0]["padding"] == 2
+    assert override(config, ["--config.duration.steps=5"])["duration"] == {"steps": 5}
+    assert override(config, ["--config.empty.decay=0.5"])["empty"] == {"decay": 0.5}
     assert config["duration"] == {"epochs": 3}
 
 
@@ -83,24 +84,24 @@ def test_overrides_reach_into_tuples_and_replace_the_unit_of_a_duration():
 )
 def test_bad_overrides_are_named(assignment, message):
     with pytest.raises(UserError, match=message):
-        configs.override({"a": 1, "t": (1, 2)}, [assignment])
+        override({"a": 1, "t": (1, 2)}, [assignment])
 
 
 def test_a_resolved_config_survives_json_and_has_a_stable_digest(tiny_config):
     import json
 
-    resolved = configs.resolve(tiny_config)
-    stored = json.loads(json.dumps(configs.to_plain(resolved)))
-    again = configs.resolve(configs.plain(stored))
+    resolved = resolve(tiny_config)
+    stored = json.loads(json.dumps(to_plain(resolved)))
+    again = resolve(plain(stored))
     assert again == resolved
-    assert configs.sha256(again) == configs.sha256(resolved)
-    moved = configs.override(tiny_config, ["--config.data.directory=/elsewhere"])
-    assert configs.sha256(configs.resolve(moved)) == configs.sha256(resolved)
-    changed = configs.override(tiny_config, ["--config.seed=9"])
-    assert configs.sha256(configs.resolve(changed)) != configs.sha256(resolved)
+    assert sha256(again) == sha256(resolved)
+    moved = override(tiny_config, ["--config.data.directory=/elsewhere"])
+    assert sha256(resolve(moved)) == sha256(resolved)
+    changed = override(tiny_config, ["--config.seed=9"])
+    assert sha256(resolve(changed)) != sha256(resolved)
 
 
 def test_field_references_are_resolved():
     config = ConfigDict({"a": 1})
     config.b = config.get_ref("a")
-    assert configs.plain(config) == {"a": 1, "b": 1}
+    assert plain(config) == {"a": 1, "b": 1}

@@ -9,8 +9,9 @@ import pytest
 
 from cnn_jax.errors import DivergenceError, UserError
 from cnn_jax.train.checkpoint import Checkpoints
-from cnn_jax.train.run import build, evaluate_run, train
+from cnn_jax.train.run import build
 from cnn_jax.train.run_directory import RunDirectory
+from cnn_jax.train.session import evaluate_run, train
 from cnn_jax.train.writers import read_rows
 
 

@@ -13,7 +13,16 @@ class ImageTooSmallError(UserError):
 
 
 class DivergenceError(RuntimeError):
-    """Training produced a non-finite loss or gradient; the message has the step, the rate and the gradient norm."""
+    """Training produced a non-finite loss or gradient; the message has the step, the rate and the gradient norm.
+
+    Args:
+      message: one line.
+      step: the first step that was not finite, counted from 1.
+    """
+
+    def __init__(self, message: str, *, step: int):
+        super().__init__(message)
+        self.step = step
 
 
 def unknown_name(what: str, value: str, known: Iterable[str]) -> UserError:

@@ -4,11 +4,15 @@ Example:
   python experiments/train.py --config=configs/quickstart.py --workdir=runs/quickstart --config.seed=1
 """
 
+import os
 import pathlib
+import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import rich.console
+import rich.markup
 import rich.table
 
 from cnn_jax import command
@@ -35,9 +39,14 @@ def show(result: Mapping[str, Any], workdir: pathlib.Path) -> None:
     table = rich.table.Table(title=f"{result['model']}, seed {result['seed']}: {result['status'].replace('_', ' ')}")
     table.add_column("metric")
     table.add_column("value", justify="right")
-    for name, value in result["metrics"].items():
-        table.add_row(name, "–" if value is None else f"{value:.4f}")
-    table.add_section()
+    for split, data in result["data"].items():
+        numbers = {name: v for name, v in result["metrics"].items() if name.startswith(f"{split}/")}
+        if numbers:
+            # Where a number comes from stands beside it: a validation split is no test set.
+            origin = rich.markup.escape(data["origin"])
+            table.add_row(f"[bold]{origin}[/bold]", f"{data['examples']:,} examples")
+        for name, value in numbers.items():
+            table.add_row(name, "–" if value is None else f"{value:.4f}", end_section=name == list(numbers)[-1])
     table.add_row("steps", f"{result['steps']:,}")
     table.add_row("wall time", f"{result['wall_seconds']:.1f} s")
     if result["examples_per_second"] is not None:
@@ -48,7 +57,10 @@ def show(result: Mapping[str, Any], workdir: pathlib.Path) -> None:
     directory = workdir.expanduser().resolve()
     console.print(f"Run directory: {directory}", highlight=False)
     console.print(f"Next: read {directory / 'report.md'} (figures beside it), or", highlight=False)
-    console.print(f"  python experiments/evaluate.py --run='{workdir}'", highlight=False)
+    # The interpreter that has cnn_jax, which may not be the one that `python` names.
+    python = os.path.relpath(sys.executable) if sys.executable.startswith(os.getcwd()) else sys.executable
+    again = [python, "experiments/evaluate.py", f"--run={workdir}", "--split=train"]
+    console.print(f"  {shlex.join(again)}", highlight=False)
 
 
 if __name__ == "__main__":

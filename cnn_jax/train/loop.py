@@ -187,11 +187,13 @@ def check_finite(values: StepMetrics) -> None:
     Raises:
       DivergenceError: names the step, the loss, the learning rate and the gradient norm.
     """
-    if int(values.bad_step) >= 0:
+    step = int(values.bad_step)
+    if step >= 0:
         raise DivergenceError(
-            f"training diverged at step {int(values.bad_step)}: loss {float(values.bad_loss):g}, learning rate"
+            f"training diverged at step {step}: loss {float(values.bad_loss):g}, learning rate"
             f" {float(values.bad_learning_rate):g}, gradient norm {float(values.bad_gradient_norm):g};"
-            " lower optimizer.learning_rate, add schedule.warmup or set train.clip_norm"
+            " lower optimizer.learning_rate, add schedule.warmup or set train.clip_norm",
+            step=step,
         )
 
 

@@ -18,51 +18,55 @@ from cnn_jax.train.state import TrainState
 
 
 def make_result(
-    experiment: Experiment,
-    directory: RunDirectory,
-    *,
-    status: str,
-    progress: Progress,
-    values: Mapping[str, Mapping[str, Any]] | None = None,
-    state: TrainState | None = None,
-    message: str | None = None,
+    experiment: Experiment, directory: RunDirectory, *, status: str, steps: int, progress: Progress
 ) -> dict[str, Any]:
-    """The content of `result.json`.
+    """The content of `result.json` for any end of a run; `describe_evaluation` adds what a finished one has.
 
     Args:
       experiment: what was run.
       directory: holds the passport.
       status: "completed", "early_stopped" or "diverged".
-      progress: times, and the best step.
-      values: split to its metrics; numbers go under `metrics`, arrays under `per_class`.
-      state: what was evaluated.
-      message: why the run did not complete.
+      steps: optimizer steps done.
+      progress: times.
     """
     passport = read_json(directory.path / PASSPORT)["sessions"][-1]
-    values = values or {}
-    numbers: dict[str, float] = {}
-    arrays: dict[str, Any] = {}
-    for split, computed in values.items():
-        numbers |= scalars(computed, split)
-        arrays |= {f"{split}/{name}": np.asarray(v).tolist() for name, v in computed.items() if np.ndim(v)}
     speed = progress.timed_examples / progress.training_seconds if progress.training_seconds else None
-    result = {
+    return {
         "status": status,
-        "metrics": {name: value if np.isfinite(value) else None for name, value in numbers.items()},
-        "steps": experiment.plan.total if state is None else int(state.step),
+        "metrics": {},
+        "steps": steps,
+        "evaluated_step": None,
         "seed": experiment.config.seed,
         "config_sha256": sha256(experiment.config),
         "commit": passport["git"]["commit"],
         "dirty": passport["git"]["dirty"],
-        "wall_seconds": round(progress.seconds, 3),
-        "examples_per_second": None if speed is None else round(speed, 1),
+        "wall_seconds": progress.seconds,
+        "examples_per_second": speed,
         "model": experiment.config.model["name"],
-        "parameters": None if state is None else sum(int(x.size) for x in jax.tree.leaves(state.params)),
         "data": {split: {"origin": d["origin"], "examples": d["examples"]} for split, d in passport["data"].items()},
         "hardware": passport["hardware"],
+    }
+
+
+def describe_evaluation(state: TrainState, values: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What `result.json` says of the evaluated state.
+
+    Args:
+      state: what was evaluated; with early stopping not always the last one.
+      values: split to its metrics; numbers go under `metrics`, arrays under `per_class`.
+    """
+    numbers: dict[str, float | None] = {}
+    arrays: dict[str, Any] = {}
+    for split, computed in values.items():
+        # JSON has no NaN.
+        numbers |= {name: v if np.isfinite(v) else None for name, v in scalars(computed, split).items()}
+        arrays |= {f"{split}/{name}": np.asarray(v).tolist() for name, v in computed.items() if np.ndim(v)}
+    return {
+        "metrics": numbers,
+        "evaluated_step": int(state.step),
+        "parameters": sum(int(x.size) for x in jax.tree.leaves(state.params)),
         "per_class": arrays,
     }
-    return result | ({} if message is None else {"message": message})
 
 
 def write_report(
@@ -72,9 +76,12 @@ def write_report(
     passport = read_json(directory.path / PASSPORT)["sessions"][-1]
     hardware, git = passport["hardware"], passport["git"]
     lines = [f"# {result['model']} on {experiment.splits['train'].origin}", ""]
-    lines += [f"{result['status'].replace('_', ' ').capitalize()} after {result['steps']:,} steps.", ""]
-    lines += ["| metric | value |", "|---|---:|"]
-    lines += [f"| {name} | {_number(value)} |" for name, value in result["metrics"].items()]
+    lines += [f"{result['status'].replace('_', ' ').capitalize()} after {result['steps']:,} steps;"]
+    lines += [f"evaluated is the state of step {result['evaluated_step']:,}.", ""]
+    lines += ["| metric | value | measured on |", "|---|---:|---|"]
+    for name, value in result["metrics"].items():
+        data = result["data"][name.partition("/")[0]]
+        lines.append(f"| {name} | {_number(value)} | {data['examples']:,} × `{data['origin']}` |")
     lines += ["", "## Figures", ""]
     for figure in figures:
         title = figure.stem.replace("_", " ").capitalize()

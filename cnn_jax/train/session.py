@@ -17,7 +17,7 @@ from cnn_jax.train.experiment import Experiment
 from cnn_jax.train.figures import draw_figures
 from cnn_jax.train.loop import Parts, run_loop
 from cnn_jax.train.passport import make_passport
-from cnn_jax.train.report import make_result, write_report
+from cnn_jax.train.report import describe_evaluation, make_result, write_report
 from cnn_jax.train.run import build
 from cnn_jax.train.run_directory import CHECKPOINTS, CONFIG, RESULT, RunDirectory, read_json, write_json
 from cnn_jax.train.writers import JsonLines, TensorBoard, Terminal, Writer
@@ -45,9 +45,7 @@ def train(config: Node, workdir: str | os.PathLike[str], *, resume: bool = False
         if finished is not None:
             return finished
         data = {name: _describe(split) for name, split in experiment.splits.items()}
-        directory.begin(
-            make_passport(seed=experiment.config.seed, data=data, devices=experiment.mesh.devices.size),
-        )
+        directory.begin(make_passport(seed=experiment.config.seed, data=data, devices=experiment.mesh.devices.size))
         return _train_in(experiment, directory, started)
 
 
@@ -80,28 +78,30 @@ def _train_in(experiment: Experiment, directory: RunDirectory, started: float) -
         checkpoints=checkpoints,
         writers=writers,
     )
-    failure = None
+
+    def seconds() -> float:
+        return earlier + time.perf_counter() - started
+
     try:
         state, status = run_loop(state, pending, progress, plan=plan, parts=parts, resumed=bool(steps), started=started)
         checkpoints.wait()
-        if progress.best_step is not None and progress.best_step != int(state.step):
+        trained = int(state.step)
+        if progress.best_step is not None and progress.best_step != trained:
             state, _, _ = checkpoints.restore(
                 progress.best_step, experiment.abstract_state(), experiment.empty_metrics()
             )
     except DivergenceError as error:
-        status, failure = "diverged", error
+        result = make_result(experiment, directory, status="diverged", steps=error.step, progress=progress)
+        directory.finish({**result, "wall_seconds": seconds(), "message": str(error)})
+        raise
     finally:
         for writer in writers:
             writer.close()
         checkpoints.close(progress)
-    if failure is not None:
-        progress.seconds = earlier + time.perf_counter() - started
-        directory.finish(make_result(experiment, directory, status=status, progress=progress, message=str(failure)))
-        raise failure
     values = {split: experiment.evaluate(evaluation, state, split) for split in experiment.evaluation_splits}
     figures = draw_figures(experiment, directory, state, values)
-    progress.seconds = earlier + time.perf_counter() - started
-    result = make_result(experiment, directory, status=status, progress=progress, values=values, state=state)
+    result = make_result(experiment, directory, status=status, steps=trained, progress=progress)
+    result |= describe_evaluation(state, values) | {"wall_seconds": seconds()}
     write_report(experiment, directory, result, figures)
     directory.finish(result)
     return result
@@ -148,7 +148,7 @@ def evaluate_run(
         if not checkpoints.steps():
             raise UserError(f"{path} has no checkpoint yet")
         result = path / RESULT
-        step = read_json(result)["steps"] if result.exists() else checkpoints.steps()[-1]
+        step = read_json(result)["evaluated_step"] if result.exists() else checkpoints.steps()[-1]
     state, _, progress = checkpoints.restore(step, experiment.abstract_state(), experiment.empty_metrics())
     checkpoints.close(progress)
     values = experiment.evaluate(experiment.compiled_evaluation(), state, "test")

@@ -14,6 +14,8 @@ import rich.progress
 from cnn_jax.errors import UserError
 
 Row = Mapping[str, Any]
+# What fits a line of the terminal; the log file has everything.
+SHOWN = ("/loss", "/accuracy", "/learning_rate", "/gradient_norm")
 
 
 @runtime_checkable
@@ -109,12 +111,11 @@ class Terminal:
     def __init__(self, *, total_steps: int, resume_step: int):
         self._console = rich.console.Console(file=sys.stderr)
         self._total = total_steps
-        self._text: dict[str, str] = {}
+        self._latest: dict[str, float] = {}
         self._progress = None
         if self._console.is_terminal:
             columns = (
-                rich.progress.TextColumn("training"),
-                rich.progress.BarColumn(bar_width=24),
+                rich.progress.BarColumn(bar_width=16),
                 rich.progress.MofNCompleteColumn(),
                 rich.progress.TimeRemainingColumn(),
                 rich.progress.TextColumn("{task.fields[numbers]}"),
@@ -127,14 +128,22 @@ class Terminal:
 
     def write(self, step: int, row: Row) -> None:
         """Show the latest loss and accuracy of each split."""
-        for name, value in row.items():
-            if name.endswith(("/loss", "/accuracy")):
-                self._text[name] = f"{name} {value:.4f}"
+        self._latest |= {name: value for name, value in row.items() if name.endswith(SHOWN)}
         if self._progress is not None:
-            self._progress.update(self._bar, completed=step, numbers="  ".join(self._text.values()))
+            self._progress.update(self._bar, completed=step, numbers=self._summary())
         else:
-            numbers = "  ".join(f"{n} {v:.4g}" for n, v in row.items() if n != "time" and "/" in n)
+            numbers = "  ".join(f"{name} {value:.4g}" for name, value in row.items() if name.endswith(SHOWN))
             self._console.print(f"step {step}/{self._total}  {numbers}", highlight=False, soft_wrap=True)
+
+    def _summary(self) -> str:
+        """Such as `loss 0.58 (validation 0.57)  accuracy 0.987 (validation 1.000)`."""
+        parts = []
+        for metric in ("loss", "accuracy"):
+            found = {name.partition("/")[0]: v for name, v in self._latest.items() if name.endswith(f"/{metric}")}
+            others = ", ".join(f"{split} {value:.4f}" for split, value in found.items() if split != "train")
+            if "train" in found:
+                parts.append(f"{metric} {found['train']:.4f}" + (f" ({others})" if others else ""))
+        return "  ".join(parts)
 
     def close(self) -> None:
         """Leave the bar as it is."""

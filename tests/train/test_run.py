@@ -183,9 +183,10 @@ def test_early_stopping_ends_the_run_and_reports_the_best_checkpoint(session_tin
     config = {**session_tiny_config, "train": settings, "optimizer": {"name": "sgd", "learning_rate": 1e-6}}
     result = train(config, tmp_path / "run")
     assert result["status"] == "early_stopped"
-    assert result["steps"] == 2  # the best is the first evaluation
+    assert result["evaluated_step"] == 2  # the best is the first evaluation
+    assert result["steps"] == 6  # two more without improvement
     rows = read_rows(tmp_path / "run" / "metrics.jsonl")
-    assert max(row["step"] for row in rows) == 6  # two more without improvement
+    assert max(row["step"] for row in rows) == 6
     assert sorted(int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir()) == [2, 6]
     first = next(row for row in rows if "validation/accuracy" in row)
     assert result["metrics"]["validation/accuracy"] == first["validation/accuracy"]
@@ -202,7 +203,9 @@ def test_a_divergence_stops_the_run_and_keeps_the_last_good_checkpoint(session_t
         train(config, tmp_path / "run")
     result = json.loads((tmp_path / "run" / "result.json").read_text(encoding="utf-8"))
     assert result["status"] == "diverged"
-    bad = int(result["message"].split("step ")[1].split(":")[0])
+    assert result["metrics"] == {}
+    bad = result["steps"]
+    assert f"diverged at step {bad}:" in result["message"]
     saved = sorted(int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert saved == list(range(1, bad)), (saved, result["message"])
 

@@ -199,14 +199,20 @@ def tfds_source(name: str, *, directory: str | None, split_seed: int) -> Source:
 
 def _prepare(builder, name: str) -> None:
     """Download and prepare a TFDS set: the one thing here that needs TensorFlow."""
+    import tensorflow_datasets as tfds
+
     # TFDS encodes images with it.
     if importlib.util.find_spec("tensorflow") is None:
         raise UserError(
-            f"TFDS data set {name!r} is not prepared in {builder.data_dir}; run `pip install 'cnn_jax[prepare]'` and"
-            " the same command again to download it, or point --config.data.directory or TFDS_DATA_DIR at a"
-            " prepared copy"
+            f"TFDS data set {name!r} is not prepared in {builder.data_dir}; run `pip install -e '.[prepare]'` in the"
+            " checkout and the same command again to download it, or point --config.data.directory or TFDS_DATA_DIR"
+            " at a prepared copy"
         )
-    builder.download_and_prepare()
+    try:
+        builder.download_and_prepare()
+    except (OSError, tfds.download.DownloadError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise UserError(f"TFDS data set {name!r} could not be prepared in {builder.data_dir}: {reason}") from None
 
 
 def _decode(records: list, name: str, split: str, channels: int | None) -> np.ndarray:

@@ -86,7 +86,9 @@ class TensorBoard:
         try:
             from tensorboardX import SummaryWriter
         except ImportError:
-            raise UserError("train.tensorboard needs an extra; run `pip install 'cnn_jax[tensorboard]'`") from None
+            raise UserError(
+                "train.tensorboard needs an extra; run `pip install -e '.[tensorboard]'` in the checkout"
+            ) from None
         self._writer = SummaryWriter(str(directory), purge_step=resume_step + 1)
 
     def write(self, step: int, row: Row) -> None:

@@ -105,7 +105,7 @@ def test_a_missing_directory_is_named(tmp_path):
 @pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")
 @pytest.mark.skipif(importlib.util.find_spec("tensorflow") is not None, reason="with TensorFlow the set is downloaded")
 def test_an_unprepared_set_says_which_command_prepares_it(tmp_path):
-    with pytest.raises(UserError, match=r"pip install 'cnn_jax\[prepare\]'") as caught:
+    with pytest.raises(UserError, match=r"pip install -e '\.\[prepare\]'") as caught:
         open_source("tfds", "mnist", directory=str(tmp_path))
     assert "\n" not in str(caught.value)
 

@@ -16,7 +16,7 @@ help:
 	@echo "make constraints  resolve all dependencies anew and pin them"
 
 quickstart: $(VENV)/.core
-	$(BIN)/python experiments/train.py --config=configs/quickstart.py --workdir=$(WORKDIR) --resume
+	$(BIN)/python experiments/train.py --config=configs/quickstart.py --workdir="$(WORKDIR)" --resume
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "not slow"

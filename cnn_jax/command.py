@@ -1,9 +1,11 @@
 """What the commands in `experiments/` share: the config argument, one-line errors and exit statuses."""
 
 import argparse
+import io
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from cnn_jax.errors import DivergenceError, UserError
 from cnn_jax.train.config_file import Node, load, override
@@ -11,10 +13,33 @@ from cnn_jax.train.config_file import Node, load, override
 OVERRIDES = "override any config key, for example --config.optimizer.learning_rate=0.1"
 
 
-def run(main: Callable[[Sequence[str]], int]) -> None:
-    """Run a command and exit: 0 done, 1 training diverged, 2 bad input, 130 interrupted."""
-    # Orbax and TFDS log every file they touch; a user's terminal shows our own messages.
-    logging.getLogger("absl").setLevel(logging.ERROR)
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, as all errors of a command are."""
+
+    def __init__(self, description: str):
+        super().__init__(description=description, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the arguments.
+
+        Raises:
+          UserError: always.
+        """
+        raise UserError(f"{message}; --help shows the arguments")
+
+
+def run(main: Callable[[Sequence[str]], int], *, after_interrupt: str = "") -> None:
+    """Run a command and exit: 0 done, 1 training diverged, 2 bad input, 130 interrupted.
+
+    Args:
+      main: takes the arguments, returns the exit status.
+      after_interrupt: what the user can do after Ctrl-C.
+    """
+    # Orbax and TFDS log every file they touch, and whole tracebacks of errors that they also raise.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # × and ± on a terminal that has only ASCII
     try:
         status = main(sys.argv[1:])
     except UserError as error:
@@ -24,14 +49,14 @@ def run(main: Callable[[Sequence[str]], int]) -> None:
         print(f"error: {error}", file=sys.stderr)
         status = 1
     except KeyboardInterrupt:
-        print("interrupted; the same command with --resume goes on from the last checkpoint", file=sys.stderr)
+        print(f"interrupted{after_interrupt}", file=sys.stderr)
         status = 130
     sys.exit(status)
 
 
-def config_parser(description: str) -> argparse.ArgumentParser:
+def config_parser(description: str) -> Parser:
     """A parser with the `--config` argument; pass it to `parse`."""
-    parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
+    parser = Parser(description)
     parser.add_argument(
         "--config", required=True, metavar="FILE[:VARIANT]", help="a Python file with get_config(); " + OVERRIDES
     )

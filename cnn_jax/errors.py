@@ -39,5 +39,5 @@ def unknown_name(what: str, value: str, known: Iterable[str]) -> UserError:
     """
     known = sorted(known)
     near = difflib.get_close_matches(str(value), known, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ";"
-    return UserError(f"unknown {what} {value!r}{hint} Known: {', '.join(known)}".replace(";  ", "; "))
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    return UserError(f"unknown {what} {value!r}{hint} Known: {', '.join(known)}")

@@ -4,19 +4,22 @@ Example:
   python experiments/evaluate.py --run=runs/quickstart --split=test
 """
 
-import argparse
 import pathlib
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import rich.console
 import rich.table
 
 from cnn_jax import command
+from cnn_jax.errors import UserError
+from cnn_jax.train.run_directory import write_json
 
 
 def main(arguments: Sequence[str]) -> int:
     """Evaluate, print a table, and store the numbers in the run directory."""
-    parser = argparse.ArgumentParser(description="Evaluate a run's checkpoint, exactly.", allow_abbrev=False)
+    parser = command.Parser("Evaluate a run's checkpoint, exactly; the run may still be training.")
     parser.add_argument("--run", required=True, metavar="DIR", help="a run directory of experiments/train.py")
     parser.add_argument(
         "--split",
@@ -45,8 +48,23 @@ def main(arguments: Sequence[str]) -> int:
         table.add_row(name, "–" if value is None else f"{value:.6f}")
     console = rich.console.Console(soft_wrap=True)
     console.print(table)
-    console.print(f"Stored in {numbers['file']}", highlight=False)
+    file = pathlib.Path(known.run) / file_name(numbers)
+    try:
+        write_json(file, numbers)
+    except OSError as error:
+        raise UserError(f"the numbers above could not be stored in {str(file)!r}: {error.strerror}") from None
+    console.print(f"Stored in {file}", highlight=False)
     return 0
+
+
+def file_name(numbers: Mapping[str, Any]) -> str:
+    """One name for each split and step: `evaluation_test_step_606.json`, `evaluation_train_0-10_step_606.json`."""
+
+    def bounds(match: re.Match) -> str:
+        return f"_{match[1] or 0}-{match[2] or 'end'}"
+
+    split = re.sub(r"\[(.*):(.*)\]", bounds, numbers["split"]).replace("%", "percent")
+    return f"evaluation_{split}_step_{numbers['step']}.json"
 
 
 if __name__ == "__main__":

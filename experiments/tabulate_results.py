@@ -6,7 +6,7 @@ Example:
   python experiments/tabulate_results.py --store runs/seed0 runs/seed1
 """
 
-import argparse
+import hashlib
 import json
 import pathlib
 import shlex
@@ -16,17 +16,18 @@ from typing import Any
 
 from cnn_jax import command
 from cnn_jax.errors import UserError
-from cnn_jax.train.run_directory import PASSPORT, RESULT, read_json, write_json
+from cnn_jax.train.run_directory import CONFIG, PASSPORT, RESULT, read_json, write_json
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 README, RESULTS = ROOT / "README.md", ROOT / "experiments" / "results"
 BEGIN, END = "<!-- results: written by experiments/tabulate_results.py -->", "<!-- end of results -->"
+VARYING = ("--config", "--workdir", "--resume", "--config.seed", "--config.data.directory", "--config.parallel.devices")
 HEADER = ("config", "result", "n", "evaluated on", "parameters", "steps", "hardware", "commit")
 
 
 def main(arguments: Sequence[str]) -> int:
     """Store runs if asked to, then write the table."""
-    parser = argparse.ArgumentParser(description="Write the README's table of results.", allow_abbrev=False)
+    parser = command.Parser("Write the README's table of results.")
     parser.add_argument("--store", nargs="+", default=[], metavar="RUN", help="finished run directories to store first")
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 2 if the table is out of date")
     known = parser.parse_args(arguments)
@@ -50,27 +51,49 @@ def store(directory: pathlib.Path) -> pathlib.Path:
     """Copy a finished run's result, with the command that made it, to where the table reads it.
 
     Raises:
-      UserError: the run is not finished, diverged, or was made with uncommitted changes.
+      UserError: the run is not finished, diverged, was made with uncommitted changes, or would replace the result of
+        another experiment.
     """
     result = read_json(directory / RESULT)
     if result["status"] == "diverged":
         raise UserError(f"{directory} diverged: {result.get('message')}")
     if result["commit"] is None or result["dirty"]:
         raise UserError(f"{directory} was made with uncommitted changes; commit, and run it again")
-    arguments = read_json(directory / PASSPORT)["sessions"][0]["command"]
-    reference = next((a.removeprefix("--config=") for a in arguments if a.startswith("--config=")), None)
-    if reference is None:
-        raise UserError(f"{directory}: its command has no --config=FILE, so nobody could repeat it: {arguments}")
+    options = _options(read_json(directory / PASSPORT)["sessions"][0]["command"][2:])
+    if "--config" not in options:
+        raise UserError(f"{directory} was not made by a command with --config, so nobody could repeat it")
     # The seed and the places differ between the runs of one row.
-    varying = ("--workdir", "--config.seed", "--config.data.directory", "--resume")
-    kept = [a for a in arguments[1:] if not a.startswith(varying)]
-    file, _, variant = reference.partition(":")
-    name = pathlib.Path(file).stem + (f"-{variant}" if variant else "")
-    target = RESULTS / name / f"seed-{result['seed']}.json"
+    overrides = {key: value for key, value in options.items() if key not in VARYING}
+    file, _, variant = options["--config"].partition(":")
+    experiment = _experiment(read_json(directory / CONFIG))
+    parts = [pathlib.Path(file).stem, variant, experiment[:8] if overrides else ""]
+    target = RESULTS / "-".join(part for part in parts if part) / f"seed-{result['seed']}.json"
+    if target.exists() and read_json(target)["experiment"] != experiment:
+        raise UserError(f"{target} holds the result of another experiment; delete its folder if that one is obsolete")
     target.parent.mkdir(parents=True, exist_ok=True)
     shortened = {key: value for key, value in result.items() if key != "per_class"}
-    write_json(target, {**shortened, "command": shlex.join(["python", *kept])})
+    shown = " ".join([options["--config"], *(shlex.quote(f"{key}={value}") for key, value in overrides.items())])
+    write_json(target, {**shortened, "config": shown, "experiment": experiment})
     return target
+
+
+def _options(arguments: Sequence[str]) -> dict[str, str]:
+    """`--key=value` and `--key value` arguments as a dictionary."""
+    found: dict[str, str] = {}
+    rest = list(arguments)
+    while rest:
+        key, separator, value = rest.pop(0).partition("=")
+        if not separator and rest and not rest[0].startswith("--"):
+            value = rest.pop(0)
+        found[key] = value
+    return found
+
+
+def _experiment(config: dict[str, Any]) -> str:
+    """A digest of a resolved config without its seed and what belongs to a machine: equal for the runs of one row."""
+    rest = {key: value for key, value in config.items() if key not in ("seed", "parallel")}
+    rest["data"] = {key: value for key, value in config["data"].items() if key != "directory"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def load() -> dict[str, list[dict[str, Any]]]:
@@ -87,20 +110,19 @@ def table(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         return "No results are stored yet."
     lines = ["| " + " | ".join(HEADER) + " |", "|---|---|---:|---|---:|---:|---|---|"]
     for name, runs in results.items():
-        for key in ("config", "evaluated on", "parameters", "steps"):
-            if len({json.dumps(_facts(run)[key]) for run in runs}) != 1:
-                raise UserError(f"experiments/results/{name}: the runs differ in {key}; store runs of one config")
+        if len({run["experiment"] for run in runs}) != 1:
+            raise UserError(f"experiments/results/{name} holds runs of different configs; store runs of one config")
         facts = _facts(runs[0])
         accuracies = [100 * run["metrics"][facts["metric"]] for run in runs]
         spread = f" ± {statistics.stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
         commits = sorted({run["commit"][:9] for run in runs})
         cells = (
-            f"`{facts['config']}`",
+            f"`{runs[0]['config']}`".replace("|", "\\|"),
             f"{facts['metric']} {statistics.mean(accuracies):.2f}{spread} %",
             str(len(runs)),
             facts["evaluated on"],
-            f"{facts['parameters']:,}",
-            f"{facts['steps']:,}",
+            f"{runs[0]['parameters']:,}",
+            _range([run["steps"] for run in runs]),
             ", ".join(sorted({_hardware(run) for run in runs})),
             ", ".join(f"`{commit}`" for commit in commits),
         )
@@ -111,14 +133,15 @@ def table(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
 def _facts(run: Mapping[str, Any]) -> dict[str, Any]:
     """What all runs of one row have in common."""
     split = "test" if "test" in run["data"] else "validation"
-    config = run["command"].partition("--config=")[2].split(" ")[0]
     return {
-        "config": config,
         "metric": f"{split}/accuracy",
         "evaluated on": f"{run['data'][split]['examples']:,} × `{run['data'][split]['origin']}`",
-        "parameters": run["parameters"],
-        "steps": run["steps"],
     }
+
+
+def _range(values: Sequence[int]) -> str:
+    """One number, or the least and the greatest: early stopping ends seeds at different steps."""
+    return f"{values[0]:,}" if len(set(values)) == 1 else f"{min(values):,} – {max(values):,}"
 
 
 def _hardware(run: Mapping[str, Any]) -> str:

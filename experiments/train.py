@@ -16,6 +16,7 @@ import rich.markup
 import rich.table
 
 from cnn_jax import command
+from cnn_jax.errors import UserError
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -26,6 +27,8 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--resume", action="store_true", help="continue the run in the directory, if there is one")
     known, config = command.parse(parser, arguments)
+    if not known.workdir:
+        raise UserError("--workdir is empty; give a directory such as runs/first")
     from cnn_jax.train.session import train  # after the arguments are known to be good: it starts JAX
 
     result = train(config, known.workdir, resume=known.resume)
@@ -56,6 +59,8 @@ def show(result: Mapping[str, Any], workdir: pathlib.Path) -> None:
         console.print(f"error: {result['message']}", highlight=False)
     directory = workdir.expanduser().resolve()
     console.print(f"Run directory: {directory}", highlight=False)
+    if not (directory / "report.md").exists():
+        return
     console.print(f"Next: read {directory / 'report.md'} (figures beside it), or", highlight=False)
     # The interpreter that has cnn_jax, which may not be the one that `python` names.
     python = os.path.relpath(sys.executable) if sys.executable.startswith(os.getcwd()) else sys.executable
@@ -64,4 +69,4 @@ def show(result: Mapping[str, Any], workdir: pathlib.Path) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, after_interrupt="; the same command with --resume goes on from the last checkpoint")

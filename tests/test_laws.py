@@ -123,9 +123,9 @@ def test_importing_everything_starts_no_device_and_needs_no_extra():
     probe(MODULES)
 
 
-def test_importing_the_package_takes_below_two_seconds():
+def test_importing_the_whole_package_takes_below_two_seconds():
     # The best of three: other processes on this machine must not fail the test.
-    assert min(probe(["cnn_jax"]) for _ in range(3)) < 2.0
+    assert min(probe(MODULES) for _ in range(3)) < 2.0
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -148,4 +148,4 @@ def test_public_names_are_documented_and_options_are_keyword_only(name):
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_files_have_one_topic(path):
     assert path.name != "utils.py"
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 300

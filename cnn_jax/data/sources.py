@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import importlib.util
 import io
+import itertools
 import os
 import pathlib
 import re
@@ -16,6 +17,9 @@ from jaxtyping import Int, UInt8
 from cnn_jax.errors import UserError, unknown_name
 
 SLICE = re.compile(r"(?P<split>\w+)(\[(?P<start>\d+%?)?:(?P<stop>\d+%?)?\])?")
+PREPARE = "`pip install -c constraints.txt -e '.[prepare]'` in the checkout"
+# What TFDS and array_record raise for names, versions and files that are not as they should be.
+TFDS_ERRORS = (AssertionError, OSError, RuntimeError, ValueError)
 DIGITS_TRAIN_SHARE = 0.8
 DIGITS_LEVELS = 16.0
 
@@ -29,12 +33,14 @@ class LabelledImages:
       labels: class indices in `[0, len(class_names))`.
       class_names: one name per class.
       origin: source, name, version and slice, for reports and errors.
+      base: the base split, and the first and past-the-last index in it.
     """
 
     images: UInt8[np.ndarray, "N *space C"]
     labels: Int[np.ndarray, "N"]
     class_names: tuple[str, ...]
     origin: str
+    base: tuple[str, int, int]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -89,13 +95,28 @@ class Source:
         """
         split, start, stop = self.bounds(spec)
         images, labels = self.load_range(split, start, stop)
-        return LabelledImages(images, labels.astype(np.int32), self.class_names, f"{self.name}/{spec}")
+        origin = f"{self.name}/{spec}"
+        return LabelledImages(images, labels.astype(np.int32), self.class_names, origin, (split, start, stop))
 
 
 def _index(text: str | None, default: int, size: int) -> int:
     if text is None:
         return default
     return min(size, round(size * int(text[:-1]) / 100) if text.endswith("%") else int(text))
+
+
+def check_disjoint(splits: Mapping[str, LabelledImages]) -> None:
+    """Refuse splits that share examples: what was trained on is no measure of anything else.
+
+    Raises:
+      UserError: names the two splits.
+    """
+    for (name, one), (other, two) in itertools.combinations(splits.items(), 2):
+        if one.base[0] == two.base[0] and max(one.base[1], two.base[1]) < min(one.base[2], two.base[2]):
+            raise UserError(
+                f"data.splits.{name} and data.splits.{other} share examples: {one.origin} and {two.origin};"
+                " evaluate a finished run on its training examples with experiments/evaluate.py --split=train"
+            )
 
 
 def check_labels(data: LabelledImages, num_classes: int) -> None:
@@ -159,23 +180,34 @@ def tfds_source(name: str, *, directory: str | None, split_seed: int) -> Source:
     """
     del split_seed
     import tensorflow_datasets as tfds
+    from google.protobuf.json_format import ParseError
 
-    if directory is not None and not pathlib.Path(directory).expanduser().is_dir():
-        raise UserError(
-            f"data.directory {directory!r} does not exist; create it or give another with --config.data.directory"
-        )
     directory = directory or os.environ.get("TFDS_DATA_DIR") or None
+    if directory is not None:
+        folder = pathlib.Path(directory).expanduser()
+        if not folder.is_dir():
+            what = "is a file" if folder.exists() else "does not exist"
+            raise UserError(f"data.directory {directory!r} {what}; create it, or give another --config.data.directory")
+        directory = str(folder)
     try:
         builder = tfds.builder(name, data_dir=directory, file_format="array_record")
     except tfds.core.registered.DatasetNotFoundError as error:
         known = re.findall(r"- (\w+)", str(error))
-        near = unknown_name("TFDS data set", name, known).args[0].split(" Known:")[0].rstrip(";")
+        near = str(unknown_name("TFDS data set", name, known)).partition(" Known:")[0]
         raise UserError(f"{near} All names: https://www.tensorflow.org/datasets/catalog/overview") from None
+    except ImportError as error:
+        needed = error.name or "TensorFlow"
+        raise UserError(f"TFDS data set {name!r} needs {needed}; run {PREPARE}") from None
+    except (*TFDS_ERRORS, ParseError) as error:
+        raise UserError(f"TFDS data set {name!r} in {directory} cannot be opened: {_first_line(error)}") from None
+    features = builder.info.features
+    if not isinstance(features, tfds.features.FeaturesDict) or not {"image", "label"} <= set(features):
+        raise UserError(f"TFDS data set {name!r} has no image and label; it has {features}".replace("\n", " "))
+    label: Any = features["label"]
+    if not isinstance(label, tfds.features.ClassLabel):
+        raise UserError(f"TFDS data set {name!r} has no class labels; its label is {label}".replace("\n", " "))
     if not builder.info.splits:
         _prepare(builder, name)
-    features = builder.info.features
-    if not {"image", "label"} <= set(features) or not hasattr(features["label"], "num_classes"):
-        raise UserError(f"TFDS data set {name!r} has no image and class label; it has {', '.join(features)}")
 
     def load_range(split: str, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         try:
@@ -184,14 +216,20 @@ def tfds_source(name: str, *, directory: str | None, split_seed: int) -> Source:
             raise UserError(
                 f"{builder.data_dir} is not in the array_record format; prepare {name!r} again in another directory"
             ) from None
-        records = raw.__getitems__(range(start, stop))
+        try:
+            records = raw.__getitems__(range(start, stop))
+        except TFDS_ERRORS as error:
+            reason = _first_line(error)
+            raise UserError(
+                f"{builder.data_dir}, split {split!r}, is damaged or incomplete: {reason}; prepare it again"
+            ) from None
         return _decode(records, name, split, features["image"].shape[-1]), np.array(
             [r["label"] for r in records], np.int32
         )
 
     return Source(
         name=f"tfds/{builder.info.full_name}",
-        class_names=tuple(features["label"].names),
+        class_names=tuple(label.names),
         sizes={split: info.num_examples for split, info in builder.info.splits.items()},
         load_range=load_range,
     )
@@ -204,15 +242,19 @@ def _prepare(builder, name: str) -> None:
     # TFDS encodes images with it.
     if importlib.util.find_spec("tensorflow") is None:
         raise UserError(
-            f"TFDS data set {name!r} is not prepared in {builder.data_dir}; run `pip install -e '.[prepare]'` in the"
-            " checkout and the same command again to download it, or point --config.data.directory or TFDS_DATA_DIR"
-            " at a prepared copy"
+            f"TFDS data set {name!r} is not prepared in {builder.data_dir}; run {PREPARE} and the same command again to"
+            " download it, or point --config.data.directory or TFDS_DATA_DIR at a prepared copy"
         )
     try:
         builder.download_and_prepare()
-    except (OSError, tfds.download.DownloadError) as error:
-        reason = str(error).splitlines()[0][:200]
+    except (*TFDS_ERRORS, tfds.download.DownloadError) as error:
+        reason = _first_line(error)
         raise UserError(f"TFDS data set {name!r} could not be prepared in {builder.data_dir}: {reason}") from None
+
+
+def _first_line(error: Exception) -> str:
+    """What a library says of its error, short enough for ours."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}"
 
 
 def _decode(records: list, name: str, split: str, channels: int | None) -> np.ndarray:

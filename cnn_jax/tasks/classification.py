@@ -2,12 +2,13 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
+from pydantic import Field
 
 from cnn_jax.errors import UserError
 from cnn_jax.metrics import ConfusionMatrix, ExpectedCalibrationError, Metric, TopKAccuracy, WeightedMean
@@ -30,14 +31,14 @@ class Classification:
       top_k: which top-k accuracies evaluation reports, besides top-1.
 
     Raises:
-      UserError: the number of class weights is not K, or a k is not between 2 and K.
+      UserError: the number of class weights is not K, all are 0, or a k is not between 2 and K.
     """
 
     model: nn.Module
     loss_function: Callable[..., Float[Array, "B"]]
     num_classes: int
     divide_by_weights: bool
-    class_weights: tuple[float, ...] | None = None
+    class_weights: tuple[Annotated[float, Field(ge=0)], ...] | None = None
     top_k: tuple[int, ...] = ()
 
     def __post_init__(self):
@@ -45,6 +46,8 @@ class Classification:
             raise UserError(
                 f"task.class_weights has {len(self.class_weights)} values; there are {self.num_classes} classes"
             )
+        if self.class_weights is not None and not any(self.class_weights):
+            raise UserError("task.class_weights are all 0: no example would count")
         for k in self.top_k:
             if not 2 <= k <= self.num_classes:
                 raise UserError(f"task.top_k has {k}; it must lie between 2 and the {self.num_classes} classes")

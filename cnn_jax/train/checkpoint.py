@@ -38,13 +38,18 @@ class Progress:
 class Checkpoints:
     """The checkpoints of one run directory.
 
+    A reader (`keep` is None) changes nothing, so it may look at a run that another process is training; a writer must
+    hold the lock of the run directory.
+
     Args:
       directory: made absolute here, because Orbax fails on a relative path only later, in the background.
-      keep: how many of the newest to keep, or None for all; the best is kept besides.
+      keep: how many of the newest a writer keeps, besides the best; None for a reader.
     """
 
     def __init__(self, directory: pathlib.Path, *, keep: int | None):
-        self._checkpointer = ocp.training.Checkpointer(str(directory.resolve()), cleanup_tmp_directories=True)
+        # Only the writer may remove what an interrupted save left: for anybody else it may be a save in progress.
+        writer = keep is not None
+        self._checkpointer = ocp.training.Checkpointer(str(directory.resolve()), cleanup_tmp_directories=writer)
         self._keep = keep
 
     def steps(self) -> list[int]:
@@ -75,7 +80,7 @@ class Checkpoints:
         """Read one checkpoint into the shapes, types and shardings of `state` and `metrics` (arrays or abstract).
 
         Raises:
-          UserError: there is no such checkpoint, or it does not fit this model.
+          UserError: there is no such checkpoint, or it is damaged or of another model.
         """
         if step not in self.steps():
             raise UserError(f"no checkpoint of step {step} in {self._checkpointer.directory}; there are {self.steps()}")
@@ -85,7 +90,8 @@ class Checkpoints:
         except (ValueError, KeyError) as error:
             first = str(error).strip().splitlines()[0][:200]
             raise UserError(
-                f"checkpoint {step} in {self._checkpointer.directory} does not fit this config's model: {first}"
+                f"checkpoint {step} in {self._checkpointer.directory} cannot be read: it is damaged, being removed, or"
+                f" of another model ({first}); delete its folder to go on from an earlier one"
             ) from error
         metadata: Any = self._checkpointer.checkpointables_metadata(step).custom_metadata
         return loaded[STATE], loaded[METRICS], Progress(**metadata)
@@ -94,10 +100,11 @@ class Checkpoints:
         """Until the last save is on disk."""
         self._checkpointer.wait()
 
-    def close(self, progress: Progress) -> None:
-        """Finish the last save, prune, and release the directory."""
+    def close(self, progress: Progress | None = None) -> None:
+        """Finish the last save, prune if `progress` says what is best, and release the directory."""
         self._checkpointer.wait()
-        self._prune(progress)
+        if progress is not None:
+            self._prune(progress)
         self._checkpointer.close()
 
     def _prune(self, progress: Progress) -> None:

@@ -25,8 +25,8 @@ Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
 STRICT = pydantic.ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
-# A path of this machine, not part of the experiment: the data's checksums are in the passport.
-NOT_IDENTITY = (("data", "directory"),)
+# Of this machine, not of the experiment: what the data are stands in the passport, and a batch is global.
+NOT_IDENTITY = (("data", "directory"), ("parallel", "devices"))
 DEFAULT_GROUPS: tuple[dict[str, Any], ...] = ({"pattern": ".*"},)
 
 
@@ -58,7 +58,11 @@ class Data(_Section):
 
 
 class ParameterGroup(_Section):
-    """What holds for the parameters whose path matches a regular expression; the first match in the table counts."""
+    """What holds for the parameters whose path matches a regular expression; the first match in the table counts.
+
+    `learning_rate` and `decay` multiply those of the optimizer. Frozen parameters get no gradient and no decay; their
+    layers' BatchNorm statistics still move, and the logged gradient norm counts them.
+    """
 
     pattern: str
     learning_rate: NotNegative = 1.0
@@ -187,7 +191,7 @@ def check_node(
     try:
         checked = schema.model_validate(values)
     except pydantic.ValidationError as error:
-        raise _first_error(path, error, schema) from error
+        raise _first_error(path, error, schema, node=node) from error
     return {"name": node["name"], **{name: getattr(checked, name) for name in fields}}
 
 
@@ -209,20 +213,36 @@ def options(node: Node, *, without: Sequence[str] = ()) -> Node:
     return {key: value for key, value in node.items() if key != "name" and key not in without}
 
 
-def _first_error(path: str, error: pydantic.ValidationError, schema: type[pydantic.BaseModel]) -> UserError:
-    """The first thing wrong, in one line."""
+def _first_error(
+    path: str, error: pydantic.ValidationError, schema: type[pydantic.BaseModel], *, node: Node | None = None
+) -> UserError:
+    """The first thing wrong, in one line.
+
+    Args:
+      path: where the values stand.
+      error: what pydantic found.
+      schema: what they were checked against.
+      node: the `{name, **kwargs}` node that they are, if so.
+    """
     # A misspelt key is also a missing one: the misspelling is what helps.
     first = min(error.errors(), key=lambda e: e["type"] not in ("extra_forbidden", "unexpected_keyword_argument"))
-    where = ".".join([path, *(str(part) for part in first["loc"] if not str(part).startswith("function-"))])
+    # Pydantic adds the member of a union that it tried, such as `int` or `tuple[int, ...]`, to the place.
+    members = ("int", "float", "str", "bool", "function-")
+    place = [str(part) for part in first["loc"] if "[" not in str(part) and not str(part).startswith(members)]
+    where = ".".join([path, *place])
     value = first.get("input")
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         *parents, key = first["loc"]
         known = _keys(schema, parents)
         near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]!r}?" if near else "."
-        return UserError(f"{where}: unknown key {str(key)!r}{hint} Valid here: {', '.join(sorted(known))}")
+        valid = f"Valid here: {', '.join(sorted(known))}" if known else "It takes no options"
+        whole = f"; to change the name with its options, set {path}={{'name': ...}} whole" if node else ""
+        return UserError(f"{where}: unknown key {str(key)!r}{hint} {valid}{whole}")
     if first["type"] in ("missing", "missing_argument"):
         return UserError(f"{where}: missing; it has no default")
+    if first["type"] == "model_type" and first.get("ctx", {}).get("class_name") == "Duration":
+        return UserError(f"{where}: should be a duration such as {{'steps': 100}}, got {value!r}")
     if isinstance(first.get("ctx", {}).get("error"), ValueError):
         return UserError(f"{where}: {first['ctx']['error']}")
     return UserError(f"{where}: {first['msg'].removeprefix('Input ')}, got {value!r} ({type(value).__name__})")
@@ -252,7 +272,7 @@ def to_plain(value: Any) -> Any:
 
 
 def sha256(config: Config) -> str:
-    """The identity of an experiment: a digest of the resolved config without the paths of this machine."""
+    """The identity of an experiment: a digest of the resolved config without what belongs to this machine."""
     values = to_plain(config)
     for section, key in NOT_IDENTITY:
         values[section].pop(key)
@@ -260,7 +280,7 @@ def sha256(config: Config) -> str:
 
 
 def difference(old: Any, new: Any, path: str = "config") -> list[str]:
-    """What differs between two plain configs, one `path: old -> new` a line; paths of this machine are left out.
+    """What differs between two plain configs, one `path: old -> new` a line; what is NOT_IDENTITY is left out.
 
     Example:
       >>> difference({"seed": 0, "a": {"b": 1}}, {"seed": 1, "a": {"b": 1}})

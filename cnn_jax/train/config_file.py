@@ -4,7 +4,6 @@ A config file defines `get_config(variant=None)`, which returns an `ml_collectio
 """
 
 import ast
-import importlib.util
 import pathlib
 import traceback
 from collections.abc import Mapping, Sequence
@@ -36,26 +35,25 @@ def load(reference: str) -> Node:
     Raises:
       UserError: no such file, no `get_config`, or the file itself fails (with its line).
     """
-    path, separator, variant = reference.rpartition(":")
-    if not separator:
-        path, variant = reference, ""
+    path, separator, variant = reference, "", ""
+    if not pathlib.Path(reference).is_file():  # a path may itself have a colon
+        path, separator, variant = reference.rpartition(":") if ":" in reference else (reference, "", "")
     file = pathlib.Path(path)
     if not file.is_file():
         raise UserError(f"config file {path!r} does not exist; give the path of a Python file with get_config()")
-    spec = importlib.util.spec_from_file_location("cnn_jax_config", file)
-    if spec is None or spec.loader is None:
-        raise UserError(f"config file {path!r} is not a Python file; its name must end in .py")
-    module = importlib.util.module_from_spec(spec)
+    # Compiled here and not imported: the import system would run the cached code of a file that was edited within the
+    # same second, and write its cache beside the user's file.
+    namespace: dict[str, Any] = {"__name__": file.stem, "__file__": str(file)}
     try:
-        spec.loader.exec_module(module)
-        if not hasattr(module, "get_config"):
+        exec(compile(file.read_bytes(), str(file), "exec"), namespace)
+        if "get_config" not in namespace:
             raise UserError(f"config file {path!r} defines no get_config()")
-        config = module.get_config(variant) if separator else module.get_config()
+        config = namespace["get_config"](variant) if separator else namespace["get_config"]()
     except UserError:
         raise
     except SyntaxError as error:
-        raise UserError(f"{path}:{error.lineno}: {error.msg}") from error
-    except (ValueError, KeyError, AttributeError, TypeError, NameError, ImportError) as error:
+        raise UserError(f"{path}:{error.lineno or 1}: {error.msg}") from error
+    except (Exception, SystemExit) as error:  # the file is the user's own code: it may raise anything
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
         at = f"{path}:{lines[-1]}" if lines else path
         raise UserError(f"{at}: {type(error).__name__}: {error}".replace("\n", " ")) from error
@@ -106,7 +104,7 @@ def _assign(node: Any, keys: Sequence[str], value: Any, assignment: str) -> Any:
         return value
     key, rest = keys[0], keys[1:]
     if isinstance(node, tuple):
-        if not key.isdigit() or int(key) >= len(node):
+        if not key.isdecimal() or int(key) >= len(node):
             raise UserError(f"{assignment!r}: {key!r} is no index of a tuple of {len(node)}")
         at = int(key)
         return (*node[:at], _assign(node[at], rest, value, assignment), *node[at + 1 :])

@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 from matplotlib.figure import Figure
 
 from cnn_jax.train.experiment import Experiment
@@ -18,6 +20,7 @@ from cnn_jax.train.writers import read_rows
 ANNOTATED_CLASSES = 20
 MISTAKES = 16
 FILTERS = 64
+CURVE_POINTS = 2000
 DOTS_PER_INCH = 120
 
 
@@ -34,7 +37,10 @@ def draw_figures(
     """
     directory.figures.mkdir(exist_ok=True)
     rows = read_rows(directory.metrics)
-    drawn = {"learning_curves": learning_curves(rows), "learning_rate": learning_rate(rows)}
+    drawn = {
+        "learning_curves": learning_curves(rows),
+        "learning_rate": learning_rate(experiment.schedule, experiment.plan.total),
+    }
     if experiment.evaluation_splits:
         split = experiment.evaluation_splits[-1]
         data = experiment.splits[split]
@@ -81,13 +87,17 @@ def learning_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def learning_rate(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """The learning rate over steps, as logged."""
+def learning_rate(schedule: optax.Schedule, total_steps: int) -> Figure:
+    """The learning rate of every step of the plan; at most `CURVE_POINTS` points of it.
+
+    Args:
+      schedule: step to rate.
+      total_steps: length of the plan; a run that stopped early did not see the end.
+    """
     figure = Figure(figsize=(6, 3), layout="constrained")
     axes = figure.subplots()
-    points = [(row["step"], row["train/learning_rate"]) for row in rows if "train/learning_rate" in row]
-    if points:
-        axes.plot(*zip(*points, strict=True))
+    steps = np.unique(np.linspace(0, total_steps - 1, min(total_steps, CURVE_POINTS)).round().astype(np.int32))
+    axes.plot(steps, np.asarray(jax.vmap(schedule)(jnp.asarray(steps))))
     axes.set(xlabel="step", ylabel="learning rate")
     axes.grid(alpha=0.3)
     return figure
@@ -102,10 +112,11 @@ def confusion_matrix(matrix: np.ndarray, names: Sequence[str], origin: str) -> F
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, ax=axes, label="share of the true class")
-    axes.set(xlabel="predicted", ylabel="true", title=origin)
+    axes.set(xlabel="predicted", ylabel="true", title=_literal(origin))
     if count <= ANNOTATED_CLASSES:
-        axes.set_xticks(range(count), names, rotation=45, ha="right")
-        axes.set_yticks(range(count), names)
+        labels = [_literal(name) for name in names]
+        axes.set_xticks(range(count), labels, rotation=45, ha="right")
+        axes.set_yticks(range(count), labels)
         for (row, column), value in np.ndenumerate(matrix):
             colour = "white" if share[row, column] > 0.5 else "black"
             axes.text(column, row, f"{value}" if value else "", ha="center", va="center", color=colour, fontsize=8)
@@ -131,14 +142,14 @@ def most_confidently_wrong(
     columns = 8
     rows = max(1, -(-len(worst) // columns))
     figure = Figure(figsize=(1.5 * columns, 1.95 * rows + 0.5), layout="constrained")
-    figure.suptitle(f"{len(wrong)} of {len(labels)} wrong on {origin}", fontsize=10)
+    figure.suptitle(f"{len(wrong)} of {len(labels)} wrong on {_literal(origin)}", fontsize=10)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid:
         axes.axis("off")
     for axes, index in zip(grid, worst, strict=False):
         axes.imshow(_shown(images[index]), cmap="gray", vmin=0, vmax=255)
-        title = f"#{index}: {names[labels[index]]}\nas {names[predicted[index]]} {confidence[index]:.2f}"
-        axes.set_title(title, fontsize=8)
+        true, guess = _literal(names[labels[index]]), _literal(names[predicted[index]])
+        axes.set_title(f"#{index}: {true}\nas {guess} {confidence[index]:.2f}", fontsize=8)
     return figure
 
 
@@ -169,6 +180,11 @@ def _first_kernel(params: Any, channels: int) -> np.ndarray | None:
         if parameter_path(path).endswith("kernel") and leaf.ndim == 4 and leaf.shape[-2] == channels:
             return np.asarray(leaf, np.float32)
     return None
+
+
+def _literal(text: str) -> str:
+    """Text from data, as it is: matplotlib would read what stands between two $ as a formula."""
+    return text.replace("$", r"\$")
 
 
 def _shown(image: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """The passport of a run: everything outside the config that its numbers may depend on."""
 
+import hashlib
 import importlib.metadata
 import os
 import pathlib
@@ -86,6 +87,22 @@ def git_state() -> dict[str, Any]:
 
     # A package installed below somebody else's checkout must not report that one's commit.
     if not (root / ".git").exists():
-        return {"commit": None, "dirty": None, "diff": None}
-    diff = git("diff", "HEAD", "--", ".")
-    return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain")), "diff": diff}
+        return {"commit": None, "dirty": None, "diff": None, "untracked": None}
+    # The diff has no files that git does not track yet: those are told by their digests.
+    names = (git("ls-files", "--others", "--exclude-standard", "-z") or "").split("\0")
+    untracked = {name: _digest(root / name) for name in names if name}
+    return {
+        "commit": git("rev-parse", "HEAD"),
+        "dirty": bool(git("status", "--porcelain")),
+        "diff": git("diff", "HEAD", "--", "."),
+        "untracked": untracked,
+    }
+
+
+def _digest(path: pathlib.Path) -> str | None:
+    """SHA-256 of a file; None where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None

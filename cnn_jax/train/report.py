@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -92,7 +93,6 @@ def write_report(
         "seed": result["seed"],
         "parameters": f"{result['parameters']:,}",
         "commit": f"{git['commit']}{' with uncommitted changes' if git['dirty'] else ''}",
-        "command": f"`{' '.join(passport['command'])}`",
         "started": passport["started"],
         "written": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "wall time": f"{result['wall_seconds']:.1f} s",
@@ -103,6 +103,7 @@ def write_report(
     }
     lines += ["", "## Provenance", "", "| | |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in rows.items()]
+    lines += ["", "The command:", "", "```sh", shlex.join(passport["command"]), "```"]
     lines += ["", "## Data", "", "| split | origin | examples | sha256 |", "|---|---|---:|---|"]
     lines += [
         f"| {s} | {d['origin']} | {d['examples']:,} | `{d['sha256'][:16]}…` |" for s, d in passport["data"].items()

@@ -23,18 +23,21 @@ def write_json(path: pathlib.Path, value: Any) -> None:
     temporary.replace(path)
 
 
-def read_json(path: pathlib.Path) -> Any:
-    """Read UTF-8 JSON.
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """Read a UTF-8 JSON object.
 
     Raises:
       UserError: the file is missing or damaged.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; is {str(path.parent)!r} a run directory?") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UserError(f"{path} is damaged: {error}") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path} is damaged: it holds a {type(value).__name__}, not an object")
+    return value
 
 
 class RunDirectory:
@@ -52,7 +55,13 @@ class RunDirectory:
     def __init__(self, path: str | pathlib.Path, config: Config, *, resume: bool):
         self.path = pathlib.Path(path).expanduser().resolve()
         self.config = config
-        self._lock = self._acquire()
+        try:
+            self._refuse_other_files()  # before anything is written
+            self._lock = self._acquire()
+        except OSError as error:
+            raise UserError(
+                f"work directory {str(self.path)!r} is not writable: {error.strerror}; choose another --workdir"
+            ) from None
         try:
             self.is_new = self._check(resume)
         except UserError:
@@ -61,13 +70,8 @@ class RunDirectory:
 
     def _acquire(self) -> IO[str]:
         """An advisory lock that the kernel releases when this process ends, however it ends."""
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = (self.path / LOCK).open("a+", encoding="utf-8")
-        except OSError as error:
-            raise UserError(
-                f"work directory {str(self.path)!r} is not writable: {error.strerror}; choose another --workdir"
-            ) from None
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = (self.path / LOCK).open("a+", encoding="utf-8")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -83,15 +87,20 @@ class RunDirectory:
         lock.flush()
         return lock
 
-    def _check(self, resume: bool) -> bool:
-        """Whether this is a new run."""
-        stored = self.path / CONFIG
-        if not stored.exists():
-            others = sorted(p.name for p in self.path.iterdir() if p.name != LOCK)
+    def _refuse_other_files(self) -> None:
+        """A directory without a run may hold only what a start that was killed at once leaves."""
+        if self.path.is_dir() and not (self.path / CONFIG).exists():
+            own = (LOCK, PASSPORT, PASSPORT + ".tmp", CONFIG + ".tmp")
+            others = sorted(path.name for path in self.path.iterdir() if path.name not in own)
             if others:
                 raise UserError(
                     f"work directory {str(self.path)!r} holds {others[0]!r} but no run; choose an empty --workdir"
                 )
+
+    def _check(self, resume: bool) -> bool:
+        """Whether this is a new run."""
+        stored = self.path / CONFIG
+        if not stored.exists():
             return True
         changes = difference(read_json(stored), json.loads(json.dumps(to_plain(self.config))))
         if changes:
@@ -130,8 +139,10 @@ class RunDirectory:
 
         The config comes last: a directory that has it has its passport too.
         """
-        passports = [] if self.is_new else read_json(self.path / PASSPORT)["sessions"]
-        write_json(self.path / PASSPORT, {"sessions": [*passports, dict(passport)]})
+        sessions = [] if self.is_new else read_json(self.path / PASSPORT).get("sessions")
+        if not isinstance(sessions, list):
+            raise UserError(f"{self.path / PASSPORT} is damaged: it has no list of sessions")
+        write_json(self.path / PASSPORT, {"sessions": [*sessions, dict(passport)]})
         if self.is_new:
             write_json(self.path / CONFIG, to_plain(self.config))
 

@@ -17,7 +17,7 @@ Fraction: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 
 def constant(peak: float, total_steps: int, to_steps: ToSteps, *, warmup: Duration | None = None) -> optax.Schedule:
     """`peak` throughout, after a linear warm-up from zero."""
-    del total_steps
+    _rest(total_steps, warmup, to_steps)
     return _with_warmup(optax.constant_schedule(peak), peak, warmup, to_steps)
 
 
@@ -31,7 +31,7 @@ def step(
     warmup: Duration | None = None,
 ) -> optax.Schedule:
     """Multiply the rate by `factor` at each boundary; boundaries count from the first step (He et al. 2016, 4.2)."""
-    del total_steps
+    _rest(total_steps, warmup, to_steps)
     at = [to_steps(boundary) for boundary in boundaries]
     if at != sorted(set(at)):
         raise UserError(f"schedule.boundaries must increase; in steps they are {at}")
@@ -53,7 +53,7 @@ def exponential(
     warmup: Duration | None = None,
 ) -> optax.Schedule:
     """`peak * factor ** (steps since warm-up / every)`."""
-    del total_steps
+    _rest(total_steps, warmup, to_steps)
     after = optax.exponential_decay(peak, to_steps(every), factor, staircase=staircase)
     return _with_warmup(after, peak, warmup, to_steps)
 
@@ -80,14 +80,14 @@ def one_cycle(
     Smith & Topin 2018, with the annealing and the defaults of torch's OneCycleLR.
     """
     del to_steps
-    up = max(1, round(rise * total_steps))
-    down = max(1, total_steps - up)
+    # The peak and the end are at these steps, counted from 0, and need not be whole.
+    top, last = max(rise * total_steps - 1, 1e-6), max(total_steps - 1, 1)
 
     def rate(count: jax.typing.ArrayLike) -> jax.Array:
         count = jnp.asarray(count)
-        rising = _cosine_between(start * peak, peak, count / up)
-        falling = _cosine_between(peak, final * peak, (count - up) / down)
-        return jnp.where(count < up, rising, falling)
+        rising = _cosine_between(start * peak, peak, count / top)
+        falling = _cosine_between(peak, final * peak, (count - top) / (last - top))
+        return jnp.where(count <= top, rising, falling)
 
     return rate
 

@@ -2,13 +2,14 @@
 
 import os
 import pathlib
-import re
 import time
+from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
-from cnn_jax.data.sources import LabelledImages
+from cnn_jax.data.sources import LabelledImages, check_disjoint
 from cnn_jax.errors import DivergenceError, UserError
 from cnn_jax.train.checkpoint import Checkpoints, Progress
 from cnn_jax.train.config_file import Node, plain
@@ -19,8 +20,8 @@ from cnn_jax.train.loop import Parts, run_loop
 from cnn_jax.train.passport import make_passport
 from cnn_jax.train.report import describe_evaluation, make_result, write_report
 from cnn_jax.train.run import build
-from cnn_jax.train.run_directory import CHECKPOINTS, CONFIG, RESULT, RunDirectory, read_json, write_json
-from cnn_jax.train.writers import JsonLines, TensorBoard, Terminal, Writer
+from cnn_jax.train.run_directory import CHECKPOINTS, CONFIG, RESULT, RunDirectory, read_json
+from cnn_jax.train.writers import JsonLines, TensorBoard, Terminal, Writer, read_rows
 
 
 def train(config: Node, workdir: str | os.PathLike[str], *, resume: bool = False) -> dict[str, Any]:
@@ -40,6 +41,7 @@ def train(config: Node, workdir: str | os.PathLike[str], *, resume: bool = False
     """
     started = time.perf_counter()
     experiment = build(config)
+    check_disjoint(experiment.splits)
     with RunDirectory(pathlib.Path(workdir), experiment.config, resume=resume) as directory:
         finished = directory.result()
         if finished is not None:
@@ -64,6 +66,8 @@ def _train_in(experiment: Experiment, directory: RunDirectory, started: float) -
     else:
         state = experiment.initial_state()
     start, earlier = int(state.step), progress.seconds
+    if start and not read_rows(directory.metrics):
+        print(f"warning: {directory.metrics} is lost; the curves begin at step {start}", file=sys.stderr)
     writers: list[Writer] = [JsonLines(directory.metrics, resume_step=start)]
     if settings.tensorboard:
         writers.append(TensorBoard(directory.path / "tensorboard", resume_step=start))
@@ -115,7 +119,7 @@ def evaluate_run(
     batch_size: int | None = None,
     data_directory: str | None = None,
 ) -> dict[str, Any]:
-    """Evaluate a checkpoint of a run directory, and store the numbers there as `evaluation_<split>.json`.
+    """Evaluate a checkpoint of a run directory, which may be in training; nothing is written.
 
     Args:
       path: the run directory.
@@ -126,7 +130,7 @@ def evaluate_run(
       data_directory: where the data is on this machine; default is the config's.
 
     Returns:
-      `origin`, `step`, `examples`, `metrics` and the `file` they are in.
+      `split`, `origin`, `step`, `examples` and `metrics`.
 
     Raises:
       UserError: no run, no such checkpoint or split.
@@ -138,27 +142,40 @@ def evaluate_run(
     config["data"]["splits"] = {"train": known["train"], "test": known.get(split, split)}
     # Early stopping asks for a validation split that is not loaded here.
     config["train"]["early_stopping"] = None
+    config["parallel"]["devices"] = _devices_for(config["data"]["batch_size"] // config["train"]["accumulate"])
     if batch_size is not None:
         config["data"]["evaluation_batch_size"] = batch_size
     if data_directory is not None:
         config["data"]["directory"] = data_directory
     experiment = build(config)
+    if not (path / CHECKPOINTS).is_dir():
+        raise UserError(f"{path} has no checkpoint yet")
     checkpoints = Checkpoints(path / CHECKPOINTS, keep=None)
-    if step is None:
-        if not checkpoints.steps():
-            raise UserError(f"{path} has no checkpoint yet")
-        result = path / RESULT
-        step = read_json(result)["evaluated_step"] if result.exists() else checkpoints.steps()[-1]
-    state, _, progress = checkpoints.restore(step, experiment.abstract_state(), experiment.empty_metrics())
-    checkpoints.close(progress)
+    try:
+        if step is None:
+            step = _result_step(path, checkpoints.steps())
+        state, _, _ = checkpoints.restore(step, experiment.abstract_state(), experiment.empty_metrics())
+    finally:
+        checkpoints.close()
     values = experiment.evaluate(experiment.compiled_evaluation(), state, "test")
     data = experiment.splits["test"]
-    file = path / f"evaluation_{re.sub(r'[^A-Za-z0-9]+', '_', split).strip('_')}.json"
-    numbers = {
+    return {
+        "split": split,
         "origin": data.origin,
         "step": step,
         "examples": len(data),
         "metrics": {name: v if np.isfinite(v) else None for name, v in scalars(values, split).items()},
     }
-    write_json(file, numbers)
-    return {**numbers, "file": str(file)}
+
+
+def _devices_for(batch_size: int) -> int:
+    """How many devices of this machine divide a training batch, which need not be the machine that trained."""
+    return max(count for count in range(1, len(jax.local_devices()) + 1) if batch_size % count == 0)
+
+
+def _result_step(path: pathlib.Path, steps: Sequence[int]) -> int:
+    """The step that a run's result was made from, or its newest checkpoint."""
+    if not steps:
+        raise UserError(f"{path} has no checkpoint yet")
+    result = path / RESULT
+    return (read_json(result).get("evaluated_step") if result.exists() else None) or steps[-1]

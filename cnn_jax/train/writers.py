@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import rich.console
 import rich.progress
+from rich.table import Column
 
 from cnn_jax.errors import UserError
 
@@ -59,15 +60,21 @@ class JsonLines:
 
 
 def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
-    """The rows of a `metrics.jsonl`; a last line that was cut off by a kill is left out."""
+    """The rows of a `metrics.jsonl`; a last line that was cut off by a kill is left out.
+
+    Raises:
+      UserError: another line is damaged.
+    """
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    for number, line in enumerate(lines, start=1):
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:
-            break
+            if number < len(lines):
+                raise UserError(f"{path}, line {number}, is damaged; mend or delete the line") from None
     return rows
 
 
@@ -116,11 +123,13 @@ class Terminal:
         self._latest: dict[str, float] = {}
         self._progress = None
         if self._console.is_terminal:
+            # The numbers give way on a narrow terminal, never the bar, the count and the remaining time.
+            count, remaining = len(f"{total_steps}/{total_steps}"), len("0:00:00")
             columns = (
-                rich.progress.BarColumn(bar_width=16),
-                rich.progress.MofNCompleteColumn(),
-                rich.progress.TimeRemainingColumn(),
-                rich.progress.TextColumn("{task.fields[numbers]}"),
+                rich.progress.BarColumn(bar_width=12, table_column=Column(min_width=12)),
+                rich.progress.MofNCompleteColumn(table_column=Column(min_width=count, no_wrap=True)),
+                rich.progress.TimeRemainingColumn(table_column=Column(min_width=remaining, no_wrap=True)),
+                rich.progress.TextColumn("{task.fields[numbers]}", table_column=Column(no_wrap=True)),
             )
             self._progress = rich.progress.Progress(*columns, console=self._console)
             self._bar = self._progress.add_task(

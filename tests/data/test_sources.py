@@ -76,11 +76,11 @@ def test_bad_splits_are_named(digits, spec, message):
 @pytest.mark.parametrize("label", [-1, 10, 255])
 def test_a_label_outside_the_classes_is_refused_with_its_index(label):
     data = LabelledImages(
-        np.zeros((3, 2, 2, 1), np.uint8), np.array([0, label, 1], np.int32), ("a",) * 10, "here/train"
+        np.zeros((3, 2, 2, 1), np.uint8), np.array([0, label, 1], np.int32), ("a",) * 10, "here/train", ("train", 0, 3)
     )
     with pytest.raises(UserError, match=rf"here/train: example 1 has label {label}, outside \[0, 10\)"):
         check_labels(data, 10)
-    check_labels(LabelledImages(data.images, np.array([0, 9, 1], np.int32), data.class_names, "x"), 10)
+    check_labels(LabelledImages(data.images, np.array([0, 9, 1], np.int32), data.class_names, "x", data.base), 10)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_a_missing_directory_is_named(tmp_path):
 @pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")
 @pytest.mark.skipif(importlib.util.find_spec("tensorflow") is not None, reason="with TensorFlow the set is downloaded")
 def test_an_unprepared_set_says_which_command_prepares_it(tmp_path):
-    with pytest.raises(UserError, match=r"pip install -e '\.\[prepare\]'") as caught:
+    with pytest.raises(UserError, match=r"pip install -c constraints.txt -e '\.\[prepare\]'") as caught:
         open_source("tfds", "mnist", directory=str(tmp_path))
     assert "\n" not in str(caught.value)
 

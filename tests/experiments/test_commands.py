@@ -11,6 +11,8 @@ import time
 
 import pytest
 
+from cnn_jax.errors import UserError
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 SMALL = [
     "--config.train.duration.steps=4",
@@ -57,7 +59,7 @@ def workdir(tmp_path_factory):
 def test_evaluate_agrees_with_the_result_and_stores_its_numbers(workdir):
     done = run("evaluate.py", f"--run={workdir}", "--split=test", "--batch-size=7")
     assert done.returncode == 0, done.stderr
-    stored = json.loads((workdir / "evaluation_test.json").read_text(encoding="utf-8"))
+    stored = json.loads((workdir / "evaluation_test_step_4.json").read_text(encoding="utf-8"))
     result = json.loads((workdir / "result.json").read_text(encoding="utf-8"))
     assert stored["metrics"]["test/accuracy"] == result["metrics"]["test/accuracy"]
     assert stored["examples"] == 360
@@ -90,6 +92,8 @@ def test_help_fits_on_a_screen(script):
         ("evaluate.py", ["--run=nowhere"], "nowhere/config.json does not exist"),
         ("summarize.py", ["--config=configs/quickstart.py", "--config.model.name=lenet"], "did you mean 'lenet5'"),
         ("tabulate_results.py", ["--store", "nowhere"], "result.json does not exist"),
+        ("train.py", ["--config=configs/quickstart.py"], "required: --workdir"),
+        ("train.py", ["--config=configs/quickstart.py", "--workdir="], "--workdir is empty"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(script, arguments, message):
@@ -167,3 +171,47 @@ def test_every_guarantee_names_a_test_that_exists():
     written = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
     for name in named:
         assert f"def {name}(" in written, name
+
+
+def test_slices_and_steps_have_files_of_their_own(workdir):
+    for split in ("train[:10]", "train[10:]", "train[10:20]", "train[:10%]"):
+        assert run("evaluate.py", f"--run={workdir}", f"--split={split}").returncode == 0
+    names = {path.name for path in workdir.glob("evaluation_train*")}
+    assert names == {f"evaluation_train_{part}_step_4.json" for part in ("0-10", "10-end", "10-20", "0-10percent")}
+
+
+def test_a_row_of_the_table_holds_runs_of_one_config_only(tmp_path, monkeypatch):
+    sys.path.insert(0, str(ROOT / "experiments"))
+    import tabulate_results
+
+    monkeypatch.setattr(tabulate_results, "RESULTS", tmp_path / "results")
+
+    def finished(name, *, seed, rate, arguments):
+        directory = tmp_path / name
+        directory.mkdir()
+        data = {"test": {"origin": "a/test", "examples": 10}}
+        hardware = {"platform": "cpu", "processor": "p", "cores": 2}
+        result = {"status": "completed", "commit": "c" * 40, "dirty": False, "seed": seed, "metrics": {}, "data": data}
+        result |= {"metrics": {"test/accuracy": 0.5 + 0.1 * seed}, "parameters": 7, "steps": 3, "hardware": hardware}
+        command = ["python", "experiments/train.py", *arguments, "--workdir", str(directory), f"--config.seed={seed}"]
+        (directory / "result.json").write_text(json.dumps(result))
+        (directory / "passport.json").write_text(json.dumps({"sessions": [{"command": command}]}))
+        config = {"seed": seed, "optimizer": {"learning_rate": rate}, "data": {"directory": str(seed)}, "parallel": {}}
+        (directory / "config.json").write_text(json.dumps(config))
+        return directory
+
+    plain = ["--config", "configs/a.py"]
+    for seed in (0, 1):
+        tabulate_results.store(finished(f"plain{seed}", seed=seed, rate=0.1, arguments=plain))
+    overridden = [*plain, "--config.optimizer.learning_rate=0.2"]
+    tabulate_results.store(finished("overridden", seed=0, rate=0.2, arguments=overridden))
+    rows = tabulate_results.table(tabulate_results.load()).splitlines()[2:]
+    assert len(rows) == 2
+    assert any("`configs/a.py`" in row and "55.00 ± 7.07 %" in row and "| 2 |" in row for row in rows)
+    assert any("--config.optimizer.learning_rate=0.2" in row and "50.00 %" in row and "| 1 |" in row for row in rows)
+    # The same name for another experiment is refused, whether it would replace a result or join its row.
+    with pytest.raises(UserError, match="another experiment"):
+        tabulate_results.store(finished("edited", seed=0, rate=0.3, arguments=plain))
+    tabulate_results.store(finished("joined", seed=2, rate=0.3, arguments=plain))
+    with pytest.raises(UserError, match="runs of different configs"):
+        tabulate_results.table(tabulate_results.load())

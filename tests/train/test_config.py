@@ -1,5 +1,8 @@
 """Config files, overrides and their errors."""
 
+import os
+import sys
+
 import pytest
 from ml_collections import ConfigDict
 
@@ -32,6 +35,10 @@ def test_a_file_becomes_plain_values(tmp_path):
         ("def get_config():\n    return missing\n", r"config.py:2: NameError"),
         ("import no_such_module\n", r"config.py:1: ModuleNotFoundError"),
         ("def get_config():\n    raise ValueError('two\\nlines')\n", r"config.py:2: ValueError: two lines"),
+        ("def get_config():\n    return [][1]\n", r"config.py:2: IndexError"),
+        ("import sys\nsys.exit(3)\n", r"config.py:2: SystemExit: 3"),
+        ("x = 1 / 0\n", r"config.py:1: ZeroDivisionError"),
+        ("x = '\x00'\n", r"config.py:1: "),
     ],
 )
 def test_a_bad_file_is_one_line_with_its_place(tmp_path, text, message):
@@ -77,6 +84,7 @@ def test_overrides_reach_into_tuples_and_replace_the_unit_of_a_duration():
         ("--config.a.b=1", "leads through the value 1"),
         ("--config.t.5=1", "'5' is no index of a tuple of 2"),
         ("--config.t.x=1", "'x' is no index"),
+        ("--config.t.²=1", "'²' is no index"),
         ("--sead=1", "is not understood; overrides look like"),
         ("--config.a", "is not understood"),
         ("word", "is not understood"),
@@ -99,6 +107,30 @@ def test_a_resolved_config_survives_json_and_has_a_stable_digest(tiny_config):
     assert sha256(resolve(moved)) == sha256(resolved)
     changed = override(tiny_config, ["--config.seed=9"])
     assert sha256(resolve(changed)) != sha256(resolved)
+
+
+def test_a_file_edited_within_the_same_second_is_read_anew_and_leaves_no_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    file = tmp_path / "config.py"
+    for rate in ("0.1", "0.2", "0.3"):
+        file.write_text(
+            f"from ml_collections import ConfigDict\ndef get_config():\n    return ConfigDict({{'rate': {rate}}})\n",
+            encoding="utf-8",
+        )
+        os.utime(file, (1_000_000_000, 1_000_000_000))
+        assert load(str(file)) == {"rate": float(rate)}
+    assert [path.name for path in tmp_path.iterdir()] == ["config.py"]
+
+
+def test_a_path_may_have_a_colon(tmp_path):
+    (tmp_path / "a:b").mkdir()
+    file = tmp_path / "a:b" / "config.py"
+    file.write_text(
+        "from ml_collections import ConfigDict\ndef get_config(v='x'):\n    return ConfigDict({'v': v})\n",
+        encoding="utf-8",
+    )
+    assert load(str(file)) == {"v": "x"}
+    assert load(f"{file}:y") == {"v": "y"}
 
 
 def test_field_references_are_resolved():

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from cnn_jax.errors import DivergenceError, UserError
-from cnn_jax.train.checkpoint import Checkpoints
+from cnn_jax.train.checkpoint import Checkpoints, Progress
+from cnn_jax.train.figures import confusion_matrix, most_confidently_wrong
 from cnn_jax.train.run import build
 from cnn_jax.train.run_directory import RunDirectory
 from cnn_jax.train.session import evaluate_run, train
@@ -197,7 +198,13 @@ def test_a_divergence_stops_the_run_and_keeps_the_last_good_checkpoint(session_t
         **session_tiny_config,
         "optimizer": {"name": "sgd", "learning_rate": 1e20},
         "schedule": {"name": "step", "boundaries": ({"steps": 100},), "warmup": {"steps": 99}},
-        "train": {**session_tiny_config["train"], "save_every": {"steps": 1}, "log_every": {"steps": 4}, "ema": None},
+        "train": {
+            **session_tiny_config["train"],
+            "duration": {"steps": 100},
+            "save_every": {"steps": 1},
+            "log_every": {"steps": 4},
+            "ema": None,
+        },
     }
     with pytest.raises(DivergenceError, match=r"diverged at step (\d+): loss .*, learning rate .*, gradient norm"):
         train(config, tmp_path / "run")
@@ -208,6 +215,8 @@ def test_a_divergence_stops_the_run_and_keeps_the_last_good_checkpoint(session_t
     assert f"diverged at step {bad}:" in result["message"]
     saved = sorted(int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert saved == list(range(1, bad)), (saved, result["message"])
+    # The last good checkpoint is what evaluation finds without being told.
+    assert evaluate_run(tmp_path / "run", split="test")["step"] == bad - 1
 
 
 def test_the_second_step_compiles_nothing(session_tiny_config):
@@ -254,6 +263,12 @@ BAD_CONFIGS = [
     ("task.name", "clasification", "did you mean 'classification'"),
     ("task.loss.name", "softmax", "did you mean 'softmax_cross_entropy'"),
     ("task.class_weights", (1.0, 2.0), "2 values; there are 10 classes"),
+    ("task.class_weights", (-1.0,) * 10, "greater than or equal to 0, got -1.0"),
+    ("task.class_weights", (0.0,) * 10, "all 0"),
+    ("model.kernel_size", 3, "unknown key 'kernel_size'"),
+    ("optimizer.name", "adam", r"unknown key 'momentum'.*set config.optimizer=.*whole"),
+    ("train.duration", 8, r"should be a duration such as {'steps': 100}, got 8"),
+    ("data.splits.test", "train[90:110]", "data.splits.train and data.splits.test share examples"),
     ("task.top_k", (11,), "top_k has 11"),
     ("data.name", "digit", "did you mean 'digits'"),
     ("data.source", "keras", "unknown data.source 'keras'"),
@@ -317,11 +332,85 @@ def test_a_directory_in_use_is_refused(finished, session_tiny_config):
         train(session_tiny_config, directory, resume=True)
 
 
+def test_a_run_that_was_killed_before_its_config_was_written_starts_anew(tiny_config, tmp_path):
+    (tmp_path / "passport.json").write_text("{", encoding="utf-8")
+    (tmp_path / "config.json.tmp").write_text("{", encoding="utf-8")
+    with RunDirectory(tmp_path, build(tiny_config).config, resume=True) as directory:
+        assert directory.is_new
+        directory.begin({"seed": 3})
+    assert json.loads((tmp_path / "passport.json").read_text(encoding="utf-8")) == {"sessions": [{"seed": 3}]}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("result.json", "[]", "result.json is damaged: it holds a list"),
+        ("result.json", "{", "result.json is damaged"),
+        ("passport.json", "{}", "passport.json is damaged: it has no list of sessions"),
+        ("config.json", "\x00", "config.json is damaged"),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_named(finished, session_tiny_config, tmp_path, name, text, message):
+    shutil.copytree(finished[0], tmp_path / "copy")
+    (tmp_path / "copy" / "result.json").unlink()
+    (tmp_path / "copy" / name).write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=message) as caught:
+        train(session_tiny_config, tmp_path / "copy", resume=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_line_in_the_middle_of_the_log_is_named(tmp_path):
+    log = tmp_path / "metrics.jsonl"
+    log.write_text('{"step": 1}\n{"step": 2\n{"step": 3}\n', encoding="utf-8")
+    with pytest.raises(UserError, match="line 2, is damaged"):
+        read_rows(log)
+    log.write_text('{"step": 1}\n{"step": 2}\n{"ste', encoding="utf-8")
+    assert read_rows(log) == [{"step": 1}, {"step": 2}]
+
+
+def test_a_run_continues_on_another_number_of_devices(finished, session_tiny_config, tmp_path):
+    directory, result = finished
+    cut = tmp_path / "cut"
+    shutil.copytree(directory, cut)
+    (cut / "result.json").unlink()
+    for later in ("6", "8"):
+        shutil.rmtree(cut / "checkpoints" / later)
+    resumed = train(changed(session_tiny_config, "parallel.devices", 2), cut, resume=True)
+    assert resumed["metrics"]["test/loss"] == pytest.approx(result["metrics"]["test/loss"], abs=1e-5)
+
+
+def test_reading_checkpoints_leaves_a_save_in_progress_alone(tmp_path):
+    state = {"x": jax.numpy.arange(3.0)}
+    writer = Checkpoints(tmp_path, keep=1)
+    writer.save(1, state, state, Progress())
+    writer.wait()
+    in_progress = tmp_path / "2.orbax-checkpoint-tmp"
+    in_progress.mkdir()
+    reader = Checkpoints(tmp_path, keep=None)
+    assert reader.restore(1, state, state)[0]["x"].tolist() == [0.0, 1.0, 2.0]
+    reader.close()
+    assert in_progress.exists()
+    writer.save(3, state, state, Progress())
+    writer.close(Progress())
+    # The writer's own next start removes what is left.
+    again = Checkpoints(tmp_path, keep=1)
+    assert again.steps() == [3]
+    again.close()
+
+
+def test_class_names_that_look_like_formulas_are_drawn(tmp_path):
+    names = ["$\\foo$", "a_b", "<b>|"]
+    confusion_matrix(np.eye(3, dtype=int), names, "$x").savefig(tmp_path / "a.png")
+    images, labels = np.zeros((3, 2, 2, 1), np.uint8), np.array([1, 2, 0])
+    most_confidently_wrong(images, labels, np.eye(3), names, "o$").savefig(tmp_path / "b.png")
+    assert (tmp_path / "b.png").stat().st_size > 1000
+
+
 def test_a_directory_with_other_files_is_refused(tiny_config, tmp_path):
     (tmp_path / "thesis.tex").write_text("precious", encoding="utf-8")
     with pytest.raises(UserError, match=r"holds 'thesis.tex' but no run"):
         train(tiny_config, tmp_path)
-    assert (tmp_path / "thesis.tex").read_text(encoding="utf-8") == "precious"
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_a_path_that_is_no_writable_directory_is_refused(tiny_config, tmp_path):

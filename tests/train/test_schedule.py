@@ -54,11 +54,6 @@ CASES = {
         {"warmup": WARMUP, "final": 0.1},
         lambda s: warm(lambda t: cosine(PEAK, 0.1 * PEAK, t / 90), s),
     ),
-    "one cycle": (
-        SCHEDULES["one_cycle"],
-        {"rise": 0.25, "start": 0.1, "final": 0.01},
-        lambda s: cosine(0.1 * PEAK, PEAK, s / 25) if s < 25 else cosine(PEAK, 0.01 * PEAK, (s - 25) / 75),
-    ),
     "polynomial": (
         SCHEDULES["polynomial"],
         {"power": 2.0, "final": 0.2},
@@ -80,8 +75,58 @@ def test_a_schedule_equals_its_formula_at_every_step(name):
     np.testing.assert_allclose(rate(np.arange(TOTAL)), expected, rtol=2e-5, atol=1e-7)
 
 
+# torch.optim.lr_scheduler.OneCycleLR of torch 2.13.0, max_lr 0.5, at the steps of ONE_CYCLE_STEPS.
+ONE_CYCLE_STEPS = (0, 1, 10, 20, 24, 25, 29, 30, 50, 75, 98, 99)
+ONE_CYCLE = [
+    # total_steps 100, pct_start 0.25, div_factor 10, final_div_factor 10
+    (
+        100,
+        {"rise": 0.25, "start": 0.1, "final": 0.01},
+        [
+            0.04999999999999999,
+            0.05192490619089263,
+            0.2167657148519328,
+            0.4698557158514987,
+            0.5,
+            0.49978290044946744,
+            0.4945915311816169,
+            0.4922243323793362,
+            0.36716576869216583,
+            0.11988286824269828,
+            0.00521709955053255,
+            0.005,
+        ],
+    ),
+    # total_steps 101 and torch's defaults
+    (
+        101,
+        {},
+        [
+            0.020000000000000018,
+            0.021378255200136587,
+            0.1452369816065388,
+            0.39024541341018404,
+            0.4622794134291474,
+            0.47494030199584375,
+            0.4998758488309306,
+            0.49987907105671475,
+            0.40149209376283623,
+            0.13903506366955512,
+            0.0009886050304604062,
+            0.00024877305198064617,
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(("total", "options", "expected"), ONE_CYCLE)
+def test_one_cycle_equals_torch(total, options, expected):
+    rate = jax.vmap(SCHEDULES["one_cycle"](PEAK, total, to_steps, **options))
+    np.testing.assert_allclose(rate(np.asarray(ONE_CYCLE_STEPS)), expected, rtol=1e-4, atol=1e-7)
+
+
 def test_the_cases_cover_the_table():
-    assert {make for make, _, _ in CASES.values()} == set(SCHEDULES.values())
+    assert {make for make, _, _ in CASES.values()} | {SCHEDULES["one_cycle"]} == set(SCHEDULES.values())
 
 
 @pytest.mark.parametrize(

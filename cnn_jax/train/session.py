@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any

@@ -418,3 +418,12 @@ def test_a_path_that_is_no_writable_directory_is_refused(tiny_config, tmp_path):
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(UserError, match="is not writable"):
             train(tiny_config, path)
+
+
+def test_a_lost_log_is_told_and_the_run_goes_on(finished, session_tiny_config, tmp_path, capsys):
+    shutil.copytree(finished[0], tmp_path / "copy")
+    for name in ("result.json", "metrics.jsonl"):
+        (tmp_path / "copy" / name).unlink()
+    shutil.rmtree(tmp_path / "copy" / "checkpoints" / "8")
+    train(session_tiny_config, tmp_path / "copy", resume=True)
+    assert "metrics.jsonl is lost; the curves begin at step 6" in capsys.readouterr().err

@@ -7,6 +7,8 @@ from typing import Any
 
 import jax.extend.core as jex
 
+from cnn_jax.ops.conv import channels_last
+
 
 @dataclasses.dataclass(frozen=True)
 class Window:
@@ -79,9 +81,11 @@ def _elementwise(eqn: jex.JaxprEqn, windows: Sequence[Window | None]) -> Window:
 
 
 def _convolution(eqn: jex.JaxprEqn, windows: Sequence[Window | None]) -> Window:
-    numbers, params = eqn.params["dimension_numbers"], eqn.params
+    params = eqn.params
     image, kernel = (shape_of(atom) for atom in eqn.invars[:2])
-    if any(size != 1 for size in params["lhs_dilation"]) or params["batch_group_count"] != 1:
+    # Our own primitive has the same parameters, less those that it does not take.
+    numbers = params.get("dimension_numbers") or channels_last(len(params["window_strides"]))
+    if any(size != 1 for size in params.get("lhs_dilation", ())) or params.get("batch_group_count", 1) != 1:
         raise UnknownFieldError
     window = _whole(_only(windows), numbers.lhs_spec[1:2], image)
     steps = [0] * len(image)
@@ -236,6 +240,7 @@ RULES: dict[str, Callable[[jex.JaxprEqn, Sequence[Window | None]], Window]] = {
     **dict.fromkeys(POOLS, _pool),
     "broadcast_in_dim": _broadcast,
     "concatenate": _concatenate,
+    "channels_last_convolution": _convolution,
     "conv_general_dilated": _convolution,
     "dot_general": _matmul,
     "pad": _pad,

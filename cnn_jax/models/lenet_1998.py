@@ -13,8 +13,9 @@ from jaxtyping import Array, Float
 from cnn_jax.errors import UserError
 from cnn_jax.nn.activation import scaled_tanh
 from cnn_jax.nn.checks import require_classifier
-from cnn_jax.nn.conv import Conv, channels_last
+from cnn_jax.nn.conv import Conv
 from cnn_jax.nn.heads import Classifier
+from cnn_jax.ops.conv import convolve
 
 C3_INPUTS = (
     *((0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5), (0, 4, 5), (0, 1, 5)),
@@ -147,13 +148,8 @@ class PartialConv(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (len(C3_INPUTS),))
         # [5, 5, 60] -> [5, 5, 6, 16], with zeros where there is no connection.
         full = jnp.zeros((5, 5, 6, len(C3_INPUTS))).at[:, :, sources, targets].set(kernel)
-        y = jax.lax.conv_general_dilated(
-            x.astype(self.dtype),
-            full.astype(self.dtype),
-            window_strides=(1, 1),
-            padding="VALID",
-            dimension_numbers=channels_last(2),
-        )
+        image, full = x.astype(self.dtype), full.astype(self.dtype)
+        y = convolve(image, full, stride=(1, 1), padding=((0, 0), (0, 0)), dilation=(1, 1))
         return y + bias.astype(self.dtype).reshape((1, 1, 1, -1))  # [16] -> [1, 1, 1, 16]
 
 

@@ -3,13 +3,13 @@
 from collections.abc import Callable
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from cnn_jax.errors import UserError
 from cnn_jax.nn.checks import require_positive
 from cnn_jax.nn.window import pad_amounts, per_axis, require_output
+from cnn_jax.ops.conv import convolve
 
 he_fan_in = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 """Normal with variance 2 / fan-in, keeps the forward signal (He et al. 2015, Eq. 10)."""
@@ -77,36 +77,21 @@ class Conv(nn.Module):
         require_output(layer, space, kernel_size, self.padding, self.dilation)
 
         kernel = self.param("kernel", self.kernel_init, (*kernel_size, channels // self.groups, self.features))
-        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        x, kernel = jnp.asarray(x, self.dtype), jnp.asarray(kernel, self.dtype)
         pads = pad_amounts(kernel_size, self.padding, self.dilation)
         if self.padding == "reflect":
             x = jnp.pad(x, ((0, 0), *pads, (0, 0)), mode="reflect")
             pads = ((0, 0),) * rank
-        y = jax.lax.conv_general_dilated(
+        y = convolve(
             x,
             kernel,
-            window_strides=(self.stride,) * rank,
+            stride=(self.stride,) * rank,
             padding=pads,
-            rhs_dilation=(self.dilation,) * rank,
-            dimension_numbers=channels_last(rank),
-            feature_group_count=self.groups,
+            dilation=(self.dilation,) * rank,
+            groups=self.groups,
         )
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
             # [features] -> [1, ..., 1, features]: ranks are never promoted silently.
             y = y + bias.reshape((1,) * (rank + 1) + (self.features,))
         return y
-
-
-def channels_last(rank: int) -> jax.lax.ConvDimensionNumbers:
-    """Where batch, channels and space are for images `[B, *space, C]` and kernels `[*space, C, features]`.
-
-    Args:
-      rank: the number of spatial axes.
-    """
-    image = (0, rank + 1, *range(1, rank + 1))
-    return jax.lax.ConvDimensionNumbers(
-        lhs_spec=image,
-        rhs_spec=(rank + 1, rank, *range(rank)),
-        out_spec=image,
-    )

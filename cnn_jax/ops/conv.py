@@ -1,0 +1,156 @@
+"""Convolution, channels last, whose gradients XLA compiles well on a CPU too, also inside loops.
+
+XLA's CPU backend has a fast path for plain convolutions, and loses it for the forms that the gradients of
+`lax.conv_general_dilated` have: within `scan`, where gradient accumulation and many steps in one dispatch happen, they
+are an order of magnitude slower. Here, on a CPU, both gradients are plain channels-last convolutions:
+
+* the input's: the cotangent, dilated by the stride and padded by what is left of the kernel, convolved with the kernel
+  flipped in space and with its channel axes exchanged;
+* the kernel's: the image as `[C, *space, B]`, convolved with the cotangent as a kernel `[*space, B, features]` that is
+  dilated by the stride.
+
+Other backends keep XLA's own. The convolution is a primitive and not a `custom_vjp`, so that it stays bilinear: forward
+and reverse mode of any order, `linearize`, `vmap`, `scan` and `checkpoint` all work.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+from jaxtyping import Array, Float
+
+Padding: TypeAlias = Sequence[tuple[int, int]]
+
+
+def convolve(
+    x: Float[Array, "B *space C"],
+    kernel: Float[Array, "*window D F"],
+    *,
+    stride: Sequence[int],
+    padding: Padding,
+    dilation: Sequence[int],
+    groups: int = 1,
+) -> Float[Array, "B *out F"]:
+    """Cross-correlate images with kernels, over one axis of space or more.
+
+    Args:
+      x: images, `[B, *space, C]`.
+      kernel: `[*window, C / groups, F]`, of the same type.
+      stride: step of the window along each axis of space, in pixels.
+      padding: zeros before and after each axis of space; negative ones crop.
+      dilation: distance between the taps of the window along each axis.
+      groups: the channels are cut into this many groups that do not see each other.
+
+    Returns:
+      `[B, *out, F]`, with `(n + padding - (dilation * (window - 1) + 1)) // stride + 1` pixels along an axis.
+
+    Example:
+      >>> image = jnp.arange(1.0, 10.0).reshape(1, 3, 3, 1)  # [9] -> [B, 3, 3, C]
+      >>> kernel = jnp.array([[1.0, 0.0], [0.0, -1.0]]).reshape(2, 2, 1, 1)  # [2, 2] -> [2, 2, C, F]
+      >>> out = convolve(image, kernel, stride=(1, 1), padding=((0, 0), (0, 0)), dilation=(1, 1))
+      >>> out[0, :, :, 0].tolist()
+      [[-4.0, -4.0], [-4.0, -4.0]]
+    """
+    geometry: dict[str, Any] = {
+        "window_strides": tuple(stride),
+        "padding": tuple((int(before), int(after)) for before, after in padding),
+        "rhs_dilation": tuple(dilation),
+    }
+    if groups != 1:
+        # A grouped convolution has no plain form of its kernel's gradient.
+        return _stock(x, kernel, **geometry, feature_group_count=groups)
+    return _primitive.bind(x, kernel, **geometry)
+
+
+def channels_last(rank: int) -> jax.lax.ConvDimensionNumbers:
+    """Where batch, channels and space are for images `[B, *space, C]` and kernels `[*space, C, F]`.
+
+    Args:
+      rank: the number of spatial axes.
+    """
+    image = (0, rank + 1, *range(1, rank + 1))
+    return jax.lax.ConvDimensionNumbers(lhs_spec=image, rhs_spec=(rank + 1, rank, *range(rank)), out_spec=image)
+
+
+def _stock(x: Any, kernel: Any, *, window_strides: tuple[int, ...], **geometry: Any) -> Any:
+    """XLA's own convolution."""
+    numbers = channels_last(len(window_strides))
+    return jax.lax.conv_general_dilated(x, kernel, window_strides, dimension_numbers=numbers, **geometry)
+
+
+def _abstract(x: Any, kernel: Any, **geometry: Any) -> Any:
+    """Shape and type of the result."""
+    images, kernels = (jax.ShapeDtypeStruct(a.shape, a.dtype) for a in (x, kernel))
+    result = jax.eval_shape(functools.partial(_stock, **geometry), images, kernels)
+    return jax.core.ShapedArray(result.shape, result.dtype)
+
+
+def _input_gradient(cotangent: Any, x: Any, kernel: Any, **geometry: Any) -> Any:
+    """The gradient for the image: of `x` only the shape is known."""
+    shape, rank = x.aval.shape, len(geometry["window_strides"])
+
+    def plain(cotangent: Any, kernel: Any) -> Any:
+        stride, dilation = geometry["window_strides"], geometry["rhs_dilation"]
+        dilated, zero = [(0, 0, 0)], jnp.zeros((), cotangent.dtype)
+        for axis in range(rank):
+            reach = dilation[axis] * (kernel.shape[axis] - 1)
+            before = reach - geometry["padding"][axis][0]
+            covered = stride[axis] * (cotangent.shape[axis + 1] - 1) + 1
+            after = shape[axis + 1] + reach - before - covered
+            dilated.append((before, after, stride[axis] - 1))
+        image = jax.lax.pad(cotangent, zero, [*dilated, (0, 0, 0)])
+        flipped = jnp.swapaxes(jnp.flip(kernel, tuple(range(rank))), -1, -2)  # [*window, C, F] -> [*window, F, C]
+        return convolve(image, flipped, stride=(1,) * rank, padding=((0, 0),) * rank, dilation=dilation)
+
+    def stock(cotangent: Any, kernel: Any) -> Any:
+        images = jax.ShapeDtypeStruct(shape, cotangent.dtype)
+        return jax.linear_transpose(lambda x: _stock(x, kernel, **geometry), images)(cotangent)[0]
+
+    return jax.lax.platform_dependent(cotangent, kernel, cpu=plain, default=stock)
+
+
+def _kernel_gradient(cotangent: Any, x: Any, kernel: Any, **geometry: Any) -> Any:
+    """The gradient for the kernel: of `kernel` only the shape is known."""
+    shape, rank = kernel.aval.shape, len(geometry["window_strides"])
+
+    def plain(cotangent: Any, x: Any) -> Any:
+        stride, dilation = geometry["window_strides"], geometry["rhs_dilation"]
+        padding = []
+        for axis in range(rank):
+            before = geometry["padding"][axis][0]
+            # The pixels that the taps of the window meet: those that no position reaches are cropped.
+            met = dilation[axis] * (shape[axis] - 1) + stride[axis] * (cotangent.shape[axis + 1] - 1) + 1
+            padding.append((before, met - before - x.shape[axis + 1]))
+        images = jnp.swapaxes(x, 0, -1)  # [B, *space, C] -> [C, *space, B]
+        window = jnp.moveaxis(cotangent, 0, -2)  # [B, *out, F] -> [*out, B, F]
+        gradient = convolve(images, window, stride=dilation, padding=padding, dilation=stride)
+        return jnp.moveaxis(gradient, 0, -2)  # [C, *window, F] -> [*window, C, F]
+
+    def stock(cotangent: Any, x: Any) -> Any:
+        kernels = jax.ShapeDtypeStruct(shape, cotangent.dtype)
+        return jax.linear_transpose(lambda kernel: _stock(x, kernel, **geometry), kernels)(cotangent)[0]
+
+    return jax.lax.platform_dependent(cotangent, x, cpu=plain, default=stock)
+
+
+def _batched(arguments: Any, axes: Any, **geometry: Any) -> tuple[Any, int]:
+    """`vmap`: over images alone it is a larger batch; over kernels it is XLA's own grouped convolution."""
+    x, kernel = arguments
+    if axes[1] is not None:
+        return jax.vmap(functools.partial(_stock, **geometry), in_axes=axes)(x, kernel), 0
+    x = jnp.moveaxis(x, axes[0], 0)
+    merged = x.reshape(-1, *x.shape[2:])  # [V, B, *space, C] -> [V * B, *space, C]
+    out = _primitive.bind(merged, kernel, **geometry)
+    return out.reshape(*x.shape[:2], *out.shape[1:]), 0  # [V * B, *out, F] -> [V, B, *out, F]
+
+
+_primitive = Primitive("channels_last_convolution")
+_primitive.def_impl(lambda x, kernel, **geometry: jax.jit(functools.partial(_primitive.bind, **geometry))(x, kernel))
+_primitive.def_abstract_eval(_abstract)
+mlir.register_lowering(_primitive, mlir.lower_fun(_stock, multiple_results=False))
+ad.defbilinear(_primitive, _input_gradient, _kernel_gradient)
+batching.primitive_batchers[_primitive] = _batched

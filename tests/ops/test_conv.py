@@ -1,0 +1,180 @@
+"""Our convolution against XLA's own: value, both gradients, forward mode, second derivatives and transformations."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnn_jax.ops.conv import channels_last, convolve
+
+# Each: size of the image, the window, the stride, the padding and the dilation, per axis of space.
+GEOMETRIES = {
+    "1-D": ((11,), (3,), (1,), ((1, 1),), (1,)),
+    "1-D, stride beyond the window": ((11,), (2,), (3,), ((0, 0),), (1,)),
+    "valid": ((7, 6), (3, 3), (1, 1), ((0, 0), (0, 0)), (1, 1)),
+    "same, even window": ((7, 6), (4, 2), (1, 1), ((1, 2), (0, 1)), (1, 1)),
+    "full": ((5, 4), (3, 3), (1, 1), ((2, 2), (2, 2)), (1, 1)),
+    "stride 2, odd and even": ((9, 8), (3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1)),
+    "stride 2, 1×1": ((9, 8), (1, 1), (2, 2), ((0, 0), (0, 0)), (1, 1)),
+    "unequal everything": ((9, 12), (3, 2), (2, 3), ((0, 2), (3, 1)), (2, 1)),
+    "dilated and strided": ((12, 11), (3, 3), (2, 2), ((2, 2), (1, 0)), (2, 3)),
+    "cropping": ((9, 8), (3, 3), (1, 2), ((-1, 0), (0, -2)), (1, 1)),
+    "padding beyond the window": ((3, 3), (2, 2), (1, 1), ((4, 3), (0, 5)), (1, 1)),
+    "one pixel": ((1, 1), (3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1)),
+    "3-D": ((4, 5, 3), (2, 3, 2), (2, 1, 1), ((0, 1), (1, 1), (0, 0)), (1, 1, 2)),
+}
+
+
+def stock(x, kernel, *, stride, padding, dilation, groups=1):
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        stride,
+        padding,
+        rhs_dilation=dilation,
+        dimension_numbers=channels_last(len(stride)),
+        feature_group_count=groups,
+    )
+
+
+def inputs(space, window, *, batch=3, channels=4, features=5, groups=1, dtype=jnp.float32):
+    keys = jax.random.split(jax.random.key(0), 2)
+    x = jax.random.normal(keys[0], (batch, *space, channels), dtype)
+    return x, jax.random.normal(keys[1], (*window, channels // groups, features), dtype)
+
+
+def derivatives(convolution, x, kernel):
+    """Everything that must agree, in one program."""
+
+    def loss(x, kernel):
+        return jnp.sum(jnp.sin(convolution(x, kernel)))
+
+    gradient = jax.grad(loss, argnums=(0, 1))
+    tangents = jnp.cos(x), jnp.cos(kernel)
+
+    def squared(x, kernel):
+        return sum(jnp.sum(g**2) for g in gradient(x, kernel))
+
+    return {
+        "value": convolution(x, kernel),
+        "gradients": gradient(x, kernel),
+        "forward mode": jax.jvp(loss, (x, kernel), tangents)[1],
+        "forward over reverse": jax.jvp(gradient, (x, kernel), tangents)[1],
+        "reverse over reverse": jax.grad(squared, argnums=(0, 1))(x, kernel),
+    }
+
+
+def assert_close(got, expected, bound):
+    """Within a bound relative to the largest value, name by name."""
+    for name, reference in expected.items():
+        for ours, theirs in zip(jax.tree.leaves(got[name]), jax.tree.leaves(reference), strict=True):
+            assert ours.dtype == theirs.dtype
+            scale = max(float(jnp.abs(theirs).max()), 1e-6)
+            difference = float(jnp.abs(ours.astype(jnp.float32) - theirs.astype(jnp.float32)).max())
+            assert difference <= bound * scale, (name, difference / scale)
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_values_and_derivatives_equal_those_of_xla(name):
+    space, window, stride, padding, dilation = GEOMETRIES[name]
+    geometry = {"stride": stride, "padding": padding, "dilation": dilation}
+    x, kernel = inputs(space, window)
+    ours = jax.jit(functools.partial(derivatives, functools.partial(convolve, **geometry)))(x, kernel)
+    theirs = jax.jit(functools.partial(derivatives, functools.partial(stock, **geometry)))(x, kernel)
+    assert_close(ours, theirs, 2e-6)
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(jnp.bfloat16, 0.03), (jnp.float16, 0.005)])
+def test_half_precision_keeps_its_type(dtype, bound):
+    x, kernel = inputs((6, 6), (3, 3), dtype=dtype)
+    geometry = {"stride": (1, 1), "padding": ((1, 1), (1, 1)), "dilation": (1, 1)}
+    ours = derivatives(functools.partial(convolve, **geometry), x, kernel)
+    theirs = derivatives(functools.partial(stock, **geometry), x, kernel)
+    for name in ("value", "gradients"):
+        assert_close({name: ours[name]}, {name: theirs[name]}, bound)
+
+
+@pytest.mark.parametrize("groups", [2, 4])
+def test_groups_do_not_see_each_other(groups):
+    x, kernel = inputs((6, 5), (3, 3), features=8, groups=groups)
+    geometry = {"stride": (2, 1), "padding": ((1, 1), (0, 0)), "dilation": (1, 1)}
+    out = convolve(x, kernel, groups=groups, **geometry)
+    parts = zip(jnp.split(x, groups, axis=-1), jnp.split(kernel, groups, axis=-1))
+    expected = jnp.concatenate([convolve(images, window, **geometry) for images, window in parts], axis=-1)
+    np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-5)
+
+
+GEOMETRY = {"stride": (2, 1), "padding": ((1, 1), (0, 2)), "dilation": (1, 2)}
+
+
+@pytest.mark.parametrize("axes", [(0, None), (None, 0), (0, 0), (2, 1)])
+def test_vmap_equals_a_loop(axes):
+    x, kernel = inputs((6, 7), (3, 2))
+    xs = x if axes[0] is None else jnp.stack([x, 2 * x, -x], axis=axes[0])
+    kernels = kernel if axes[1] is None else jnp.stack([kernel, kernel**2, 3 * kernel], axis=axes[1])
+
+    def gradients(x, kernel):
+        return jax.grad(lambda *a: jnp.sum(jnp.sin(convolve(*a, **GEOMETRY))), argnums=(0, 1))(x, kernel)
+
+    mapped = jax.vmap(gradients, in_axes=axes)(xs, kernels)
+    for i in range(3):
+        one = gradients(
+            x if axes[0] is None else jnp.take(xs, i, axes[0]),
+            kernel if axes[1] is None else jnp.take(kernels, i, axes[1]),
+        )
+        for got, expected in zip(mapped, one):
+            np.testing.assert_allclose(got[i], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_scan_checkpoint_and_linearize():
+    x, kernel = inputs((6, 7), (3, 2))
+
+    def loss(convolution, x, kernel):
+        return jnp.sum(jnp.sin(convolution(x, kernel, **GEOMETRY)))
+
+    def descend(convolution):
+        def step(kernel, _):
+            gradient = jax.grad(jax.checkpoint(functools.partial(loss, convolution)), argnums=1)(x, kernel)
+            return kernel - 0.01 * gradient, None
+
+        return jax.lax.scan(step, kernel, None, length=4)[0]
+
+    np.testing.assert_allclose(descend(convolve), descend(stock), rtol=1e-4, atol=1e-5)
+    linear = [jax.linearize(functools.partial(loss, c), x, kernel)[1](x, kernel) for c in (convolve, stock)]
+    np.testing.assert_allclose(*linear, rtol=1e-4)
+
+
+def test_gradients_on_a_cpu_are_plain_convolutions_and_elsewhere_xlas_own():
+    x, kernel = inputs((6, 6), (3, 3))
+
+    def gradient(x, kernel):
+        return jax.grad(lambda k: jnp.sum(convolve(x, k, **GEOMETRY) ** 2))(kernel)
+
+    def dimension_numbers(platform):
+        text = jax.jit(gradient).trace(x, kernel).lower(lowering_platforms=(platform,)).as_text()
+        return {
+            line.partition("dim_numbers = ")[2].partition(",  window")[0].partition(", window")[0]
+            for line in text.splitlines()
+            if "stablehlo.convolution" in line
+        }
+
+    assert dimension_numbers("cpu") == {"[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]"}
+    assert len(dimension_numbers("cuda")) == 2
+
+
+def test_a_batch_over_devices_needs_one_reduction_and_no_gather():
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    divided = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    x, kernel = inputs((6, 6), (3, 3), batch=16)
+
+    def gradient(x, kernel):
+        return jax.grad(lambda k: jnp.sum(convolve(x, k, **GEOMETRY) ** 2))(kernel)
+
+    compiled = jax.jit(gradient, in_shardings=(divided, whole), out_shardings=whole).lower(x, kernel).compile()
+    text = compiled.as_text()
+    assert text.count(" all-reduce(") == 1
+    assert not any(f" {name}(" in text for name in ("all-gather", "all-to-all", "collective-permute"))
+    np.testing.assert_allclose(compiled(x, kernel), gradient(x, kernel), rtol=1e-4, atol=1e-4)

@@ -36,7 +36,8 @@ def run(main: Callable[[Sequence[str]], int], *, after_interrupt: str = "") -> N
       after_interrupt: what the user can do after Ctrl-C.
     """
     # Orbax and TFDS log every file they touch, and whole tracebacks of errors that they also raise.
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    for library in ("absl", "asyncio"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # × and ± on a terminal that has only ASCII

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import rich.console
+import rich.markup
 import rich.table
 
 from cnn_jax import command
@@ -34,26 +35,28 @@ def main(arguments: Sequence[str]) -> int:
     known = parser.parse_args(arguments)
     from cnn_jax.train.session import evaluate_run  # after the arguments are known to be good: it starts JAX
 
+    run = pathlib.Path(known.run).expanduser()
     numbers = evaluate_run(
-        pathlib.Path(known.run),
+        run,
         split=known.split,
         step=known.step,
         batch_size=known.batch_size,
         data_directory=known.data_directory,
     )
-    table = rich.table.Table(title=f"{numbers['origin']}, step {numbers['step']:,}, {numbers['examples']:,} examples")
+    origin = rich.markup.escape(numbers["origin"])
+    table = rich.table.Table(title=f"{origin}, step {numbers['step']:,}, {numbers['examples']:,} examples")
     table.add_column("metric")
     table.add_column("value", justify="right")
     for name, value in numbers["metrics"].items():
-        table.add_row(name, "–" if value is None else f"{value:.6f}")
+        table.add_row(rich.markup.escape(name), "–" if value is None else f"{value:.6f}")
     console = rich.console.Console(soft_wrap=True)
     console.print(table)
-    file = pathlib.Path(known.run) / file_name(numbers)
+    file = run / file_name(numbers)
     try:
         write_json(file, numbers)
     except OSError as error:
         raise UserError(f"the numbers above could not be stored in {str(file)!r}: {error.strerror}") from None
-    console.print(f"Stored in {file}", highlight=False)
+    print(f"Stored in {file}")
     return 0
 
 

@@ -57,8 +57,8 @@ def store(directory: pathlib.Path) -> pathlib.Path:
     result = read_json(directory / RESULT)
     if result["status"] == "diverged":
         raise UserError(f"{directory} diverged: {result.get('message')}")
-    if result["commit"] is None or result["dirty"]:
-        raise UserError(f"{directory} was made with uncommitted changes; commit, and run it again")
+    if result["commit"] is None or result["dirty"] or len(result.get("commits", [None])) != 1:
+        raise UserError(f"{directory} was made with uncommitted changes or several commits; commit, and run it again")
     options = _options(read_json(directory / PASSPORT)["sessions"][0]["command"][2:])
     if "--config" not in options:
         raise UserError(f"{directory} was not made by a command with --config, so nobody could repeat it")
@@ -68,8 +68,13 @@ def store(directory: pathlib.Path) -> pathlib.Path:
     experiment = _experiment(read_json(directory / CONFIG))
     parts = [pathlib.Path(file).stem, variant, experiment[:8] if overrides else ""]
     target = RESULTS / "-".join(part for part in parts if part) / f"seed-{result['seed']}.json"
-    if target.exists() and read_json(target)["experiment"] != experiment:
-        raise UserError(f"{target} holds the result of another experiment; delete its folder if that one is obsolete")
+    others = {read_json(path)["experiment"] for path in target.parent.glob("seed-*.json")}
+    if others - {experiment}:
+        raise UserError(f"{target.parent} holds results of another experiment; delete the folder if that is obsolete")
+    if _metric(result) not in result["metrics"]:
+        raise UserError(
+            f"{directory} was evaluated on neither a test nor a validation split: it has no {_metric(result)}"
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
     shortened = {key: value for key, value in result.items() if key != "per_class"}
     shown = " ".join([options["--config"], *(shlex.quote(f"{key}={value}") for key, value in overrides.items())])
@@ -109,18 +114,17 @@ def table(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     if not results:
         return "No results are stored yet."
     lines = ["| " + " | ".join(HEADER) + " |", "|---|---|---:|---|---:|---:|---|---|"]
-    for name, runs in results.items():
-        if len({run["experiment"] for run in runs}) != 1:
-            raise UserError(f"experiments/results/{name} holds runs of different configs; store runs of one config")
-        facts = _facts(runs[0])
-        accuracies = [100 * run["metrics"][facts["metric"]] for run in runs]
+    for runs in results.values():
+        metric = _metric(runs[0])
+        data = runs[0]["data"][metric.partition("/")[0]]
+        accuracies = [100 * run["metrics"][metric] for run in runs]
         spread = f" ± {statistics.stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
         commits = sorted({run["commit"][:9] for run in runs})
         cells = (
             f"`{runs[0]['config']}`".replace("|", "\\|"),
-            f"{facts['metric']} {statistics.mean(accuracies):.2f}{spread} %",
+            f"{metric} {statistics.mean(accuracies):.2f}{spread} %",
             str(len(runs)),
-            facts["evaluated on"],
+            f"{data['examples']:,} × `{data['origin']}`",
             f"{runs[0]['parameters']:,}",
             _range([run["steps"] for run in runs]),
             ", ".join(sorted({_hardware(run) for run in runs})),
@@ -130,13 +134,9 @@ def table(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     return "\n".join(lines)
 
 
-def _facts(run: Mapping[str, Any]) -> dict[str, Any]:
-    """What all runs of one row have in common."""
-    split = "test" if "test" in run["data"] else "validation"
-    return {
-        "metric": f"{split}/accuracy",
-        "evaluated on": f"{run['data'][split]['examples']:,} × `{run['data'][split]['origin']}`",
-    }
+def _metric(run: Mapping[str, Any]) -> str:
+    """The test accuracy, or that on the validation split where the run has no test split."""
+    return ("test" if "test" in run["data"] else "validation") + "/accuracy"
 
 
 def _range(values: Sequence[int]) -> str:

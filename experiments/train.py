@@ -4,7 +4,6 @@ Example:
   python experiments/train.py --config=configs/quickstart.py --workdir=runs/quickstart --config.seed=1
 """
 
-import os
 import pathlib
 import shlex
 import sys
@@ -56,16 +55,17 @@ def show(result: Mapping[str, Any], workdir: pathlib.Path) -> None:
         table.add_row("training speed", f"{result['examples_per_second']:,.0f} examples/s")
     console.print(table)
     if "message" in result:
-        console.print(f"error: {result['message']}", highlight=False)
+        print(f"error: {result['message']}")
     directory = workdir.expanduser().resolve()
-    console.print(f"Run directory: {directory}", highlight=False)
+    print(f"Run directory: {directory}")
     if not (directory / "report.md").exists():
         return
-    console.print(f"Next: read {directory / 'report.md'} (figures beside it), or", highlight=False)
+    print(f"Next: read {directory / 'report.md'} (figures beside it), or")
     # The interpreter that has cnn_jax, which may not be the one that `python` names.
-    python = os.path.relpath(sys.executable) if sys.executable.startswith(os.getcwd()) else sys.executable
-    again = [python, "experiments/evaluate.py", f"--run={workdir}", "--split=train"]
-    console.print(f"  {shlex.join(again)}", highlight=False)
+    python, here = pathlib.Path(sys.executable), pathlib.Path.cwd()
+    again = [str(python.relative_to(here)) if python.is_relative_to(here) else str(python)]
+    again += [str(pathlib.Path(sys.argv[0]).with_name("evaluate.py")), f"--run={workdir}", "--split=train"]
+    print(f"  {shlex.join(again)}")
 
 
 if __name__ == "__main__":

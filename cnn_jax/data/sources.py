@@ -114,7 +114,7 @@ def check_disjoint(splits: Mapping[str, LabelledImages]) -> None:
     for (name, one), (other, two) in itertools.combinations(splits.items(), 2):
         if one.base[0] == two.base[0] and max(one.base[1], two.base[1]) < min(one.base[2], two.base[2]):
             raise UserError(
-                f"data.splits.{name} and data.splits.{other} share examples: {one.origin} and {two.origin};"
+                f"config.data.splits.{name} and data.splits.{other} share examples: {one.origin} and {two.origin};"
                 " evaluate a finished run on its training examples with experiments/evaluate.py --split=train"
             )
 
@@ -187,7 +187,9 @@ def tfds_source(name: str, *, directory: str | None, split_seed: int) -> Source:
         folder = pathlib.Path(directory).expanduser()
         if not folder.is_dir():
             what = "is a file" if folder.exists() else "does not exist"
-            raise UserError(f"data.directory {directory!r} {what}; create it, or give another --config.data.directory")
+            raise UserError(
+                f"config.data.directory {directory!r} {what}; create it, or give another --config.data.directory"
+            )
         directory = str(folder)
     try:
         builder = tfds.builder(name, data_dir=directory, file_format="array_record")
@@ -285,5 +287,5 @@ def open_source(source: str, name: str, *, directory: str | None = None, split_s
       UserError: unknown source or name, or data that is not there.
     """
     if source not in SOURCES:
-        raise unknown_name("data.source", source, SOURCES)
+        raise unknown_name("config.data.source", source, SOURCES)
     return SOURCES[source](name, directory=directory, split_seed=split_seed)

@@ -9,9 +9,12 @@ What this asks of the caller: padding needs a label in range. A reducer that sel
 padded example in the value, but not in the gradient, because 0 x NaN is NaN.
 """
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Float32, Int
+from pydantic import Field
 
 from cnn_jax.errors import UserError
 from cnn_jax.types import Array
@@ -21,7 +24,7 @@ def softmax_cross_entropy(
     logits: Float[Array, "B K"],
     labels: Int[Array, "B"],
     *,
-    label_smoothing: float = 0.0,
+    label_smoothing: Annotated[float, Field(ge=0, le=1)] = 0.0,
     class_weights: Float[Array, "K"] | None = None,
 ) -> Float32[jax.Array, "B"]:
     r"""Cross-entropy of the softmax, as `torch.nn.CrossEntropyLoss(reduction="none")` computes it.
@@ -67,7 +70,7 @@ def sigmoid_binary_cross_entropy(
     logits: Float[Array, "B K"],
     labels: Int[Array, "B"] | Int[Array, "B K"] | Float[Array, "B K"],
     *,
-    label_smoothing: float = 0.0,
+    label_smoothing: Annotated[float, Field(ge=0, le=1)] = 0.0,
     class_weights: Float[Array, "K"] | None = None,
 ) -> Float32[jax.Array, "B"]:
     r"""K independent yes-or-no questions: binary cross-entropy of the sigmoid, mean over the classes.

@@ -137,7 +137,7 @@ def classic_stack(
     require_known("padding", padding, PADDINGS)
     require_known("pool", pool, (*POOLS, "none"))
     require_positive("pool_size", pool_size)
-    require_activation(activation, negative_slope)
+    require_activation(activation, negative_slope=negative_slope)
     require_known("norm", norm, NORMS)
     require_known("norm_position", norm_position, NORM_POSITIONS)
     require_positive("dense", *dense)

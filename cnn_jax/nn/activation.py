@@ -80,7 +80,7 @@ def activation_layer(kind: str, *, name: str, negative_slope: float | None = Non
       >>> print(activation_layer("leaky_relu", name="act", negative_slope=0.5)(jnp.array([-2.0, 2.0])))
       [-1.  2.]
     """
-    require_activation(kind, negative_slope)
+    require_activation(kind, negative_slope=negative_slope)
     if kind == "prelu":
         return PReLU(name=name) if negative_slope is None else PReLU(initial=negative_slope, name=name)
     if negative_slope is not None:
@@ -88,7 +88,7 @@ def activation_layer(kind: str, *, name: str, negative_slope: float | None = Non
     return ACTIVATIONS[kind]
 
 
-def require_activation(kind: str, negative_slope: float | None = None) -> None:
+def require_activation(kind: str, *, negative_slope: float | None = None) -> None:
     """Checks an activation's name and slope.
 
     Raises:

@@ -74,11 +74,11 @@ class Conv(nn.Module):
                 f"layer {layer!r}: groups={self.groups} must divide its {channels} input and {self.features} output"
                 " channels"
             )
-        require_output(layer, space, kernel_size, self.padding, self.dilation)
+        require_output(layer, space, kernel_size, self.padding, dilation=self.dilation)
 
         kernel = self.param("kernel", self.kernel_init, (*kernel_size, channels // self.groups, self.features))
         x, kernel = jnp.asarray(x, self.dtype), jnp.asarray(kernel, self.dtype)
-        pads = pad_amounts(kernel_size, self.padding, self.dilation)
+        pads = pad_amounts(kernel_size, self.padding, dilation=self.dilation)
         if self.padding == "reflect":
             x = jnp.pad(x, ((0, 0), *pads, (0, 0)), mode="reflect")
             pads = ((0, 0),) * rank

@@ -29,7 +29,7 @@ def per_axis(what: str, value: int | tuple[int, ...], rank: int) -> tuple[int, .
     return sizes
 
 
-def pad_amounts(kernel: tuple[int, ...], padding: str | int, dilation: int = 1) -> tuple[tuple[int, int], ...]:
+def pad_amounts(kernel: tuple[int, ...], padding: str | int, *, dilation: int = 1) -> tuple[tuple[int, int], ...]:
     """Pixels to add before and after every spatial axis.
 
     With `k = dilation * (kernel - 1) + 1`, the pixels that a kernel spans:
@@ -75,6 +75,7 @@ def require_output(
     space: tuple[int, ...],
     kernel: tuple[int, ...],
     padding: str | int,
+    *,
     dilation: int = 1,
 ) -> None:
     """Checks that a window fits at least once into the padded image.
@@ -90,7 +91,7 @@ def require_output(
       ImageTooSmallError: the output would be empty, or a reflection would need pixels beyond the opposite edge.
     """
     fits = True
-    for size, taps, (before, after) in zip(space, kernel, pad_amounts(kernel, padding, dilation), strict=True):
+    for size, taps, (before, after) in zip(space, kernel, pad_amounts(kernel, padding, dilation=dilation), strict=True):
         spans = dilation * (taps - 1) + 1
         fits = fits and size >= 1 and size + before + after >= spans
         if padding == "reflect":

@@ -44,13 +44,13 @@ class Classification:
     def __post_init__(self):
         if self.class_weights is not None and len(self.class_weights) != self.num_classes:
             raise UserError(
-                f"task.class_weights has {len(self.class_weights)} values; there are {self.num_classes} classes"
+                f"config.task.class_weights has {len(self.class_weights)} values; there are {self.num_classes} classes"
             )
         if self.class_weights is not None and not any(self.class_weights):
-            raise UserError("task.class_weights are all 0: no example would count")
+            raise UserError("config.task.class_weights are all 0: no example would count")
         for k in self.top_k:
             if not 2 <= k <= self.num_classes:
-                raise UserError(f"task.top_k has {k}; it must lie between 2 and the {self.num_classes} classes")
+                raise UserError(f"config.task.top_k has {k}; it must lie between 2 and the {self.num_classes} classes")
 
     def init(self, key: Key[Array, ""], batch: Batch) -> tuple[PyTree, PyTree]:
         """Parameters and statistics for images of this batch's shape."""

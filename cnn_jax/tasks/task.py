@@ -26,7 +26,11 @@ class Output(flax.struct.PyTreeNode):
 
 @runtime_checkable
 class Task(Protocol):
-    """What a batch means: how parameters start, what is minimised, what is predicted and what is measured."""
+    """What a batch means: how parameters start, what is minimised, what is predicted and what is measured.
+
+    An entry of TASKS is built with the keywords `model`, `loss_function`, `num_classes` and `divide_by_weights`, and
+    with the options of the config's `task` node.
+    """
 
     def init(self, key: Key[Array, ""], batch: Batch) -> tuple[PyTree, PyTree]:
         """Initial (params, model_state) for batches like this one."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import time
 from typing import Any
 
 import jax
@@ -12,6 +13,12 @@ from cnn_jax.types import PyTree
 
 # "metrics" is a name that Orbax keeps for itself.
 STATE, METRICS = "state", "step_metrics"
+# How long a reader waits for a folder that is being removed to be gone.
+REMOVAL_POLLS, REMOVAL_POLL_SECONDS = 40, 0.05
+
+
+class CheckpointGoneError(UserError):
+    """A checkpoint was pruned between being listed and being read."""
 
 
 @dataclasses.dataclass
@@ -50,7 +57,10 @@ class Checkpoints:
         # Only the writer may remove what an interrupted save left: for anybody else it may be a save in progress.
         writer = keep is not None
         self._checkpointer = ocp.training.Checkpointer(str(directory.resolve()), cleanup_tmp_directories=writer)
+        self._directory = directory.resolve()
         self._keep = keep
+        # The best step as the newest finished save knows it: an improvement counts once it is on disk.
+        self._best: int | None = None
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, oldest first."""
@@ -67,49 +77,63 @@ class Checkpoints:
         """
         self._checkpointer.wait()
         # The previous save is complete only now: prune by what is safely on disk.
-        self._prune(progress)
+        self._prune()
         saved = self._checkpointer.save_checkpointables_async(
             step, {STATE: state, METRICS: metrics}, force=True, custom_metadata={**dataclasses.asdict(progress)}
         )
         if not saved:
-            raise RuntimeError(
-                f"Orbax did not accept the checkpoint of step {step}; checkpoints exist for {self.steps()}"
-            )
+            raise RuntimeError(f"Orbax did not accept the checkpoint of step {step}; there are those of {self.steps()}")
+        self._best = progress.best_step
 
     def restore(self, step: int, state: PyTree, metrics: PyTree) -> tuple[PyTree, PyTree, Progress]:
         """Read one checkpoint into the shapes, types and shardings of `state` and `metrics` (arrays or abstract).
 
         Raises:
+          CheckpointGoneError: the training that owns it removed it meanwhile.
           UserError: there is no such checkpoint, or it is damaged or of another model.
         """
         if step not in self.steps():
-            raise UserError(f"no checkpoint of step {step} in {self._checkpointer.directory}; there are {self.steps()}")
+            raise UserError(f"no checkpoint of step {step} in {self._directory}; there are {self.steps()}")
         abstract = jax.tree.map(_abstract, {STATE: state, METRICS: metrics})
         try:
             loaded = self._checkpointer.load_checkpointables(step, abstract)
-        except (ValueError, KeyError) as error:
-            first = str(error).strip().splitlines()[0][:200]
+            metadata: Any = self._checkpointer.checkpointables_metadata(step).custom_metadata
+            progress = Progress(**metadata)
+        except Exception as error:  # Orbax raises errors of a dozen kinds for files that are not as they should be
+            if self._disappears(step):
+                raise CheckpointGoneError(
+                    f"checkpoint {step} in {self._directory} was removed by its training"
+                ) from None
+            reason = f"{type(error).__name__}: {str(error).strip()}".splitlines()[0][:200]
+            advice = "" if self._keep is None else "; to go on from an earlier one, move its folder away"
             raise UserError(
-                f"checkpoint {step} in {self._checkpointer.directory} cannot be read: it is damaged, being removed, or"
-                f" of another model ({first}); delete its folder to go on from an earlier one"
+                f"checkpoint {step} in {self._directory} cannot be read, it is damaged or of another model"
+                f" ({reason}){advice}"
             ) from error
-        metadata: Any = self._checkpointer.checkpointables_metadata(step).custom_metadata
-        return loaded[STATE], loaded[METRICS], Progress(**metadata)
+        self._best = progress.best_step
+        return loaded[STATE], loaded[METRICS], progress
+
+    def _disappears(self, step: int) -> bool:
+        """Whether a checkpoint that cannot be read is being removed: its files go one by one, its folder last."""
+        for _ in range(REMOVAL_POLLS if self._keep is None else 1):
+            if not (self._directory / str(step)).exists():
+                return True
+            time.sleep(REMOVAL_POLL_SECONDS)
+        return False
 
     def wait(self) -> None:
         """Until the last save is on disk."""
         self._checkpointer.wait()
 
-    def close(self, progress: Progress | None = None) -> None:
-        """Finish the last save, prune if `progress` says what is best, and release the directory."""
+    def close(self) -> None:
+        """Finish the last save, prune, and release the directory."""
         self._checkpointer.wait()
-        if progress is not None:
-            self._prune(progress)
+        self._prune()
         self._checkpointer.close()
 
-    def _prune(self, progress: Progress) -> None:
+    def _prune(self) -> None:
         for step in self.steps()[: -self._keep] if self._keep else []:
-            if step != progress.best_step:
+            if step != self._best:
                 self._checkpointer.delete(step)
 
 

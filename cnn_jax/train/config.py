@@ -10,6 +10,7 @@ import functools
 import hashlib
 import inspect
 import json
+import re
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
@@ -50,8 +51,8 @@ class Data(_Section):
     directory: str | None = None
     splits: Splits = Field(default_factory=Splits)
     split_seed: Annotated[int, Field(ge=0)] = 0
-    batch_size: Positive
-    evaluation_batch_size: Positive = 512
+    batch_size: Annotated[int, Field(ge=1, lt=2**31)]
+    evaluation_batch_size: Annotated[int, Field(ge=1, lt=2**31)] = 512
     mean: tuple[float, ...] | None = None
     std: tuple[Rate, ...] | None = None
     augment: tuple[Node, ...] = ()
@@ -73,7 +74,7 @@ class ParameterGroup(_Section):
 class OptimizerCommon(_Section):
     """What every optimizer takes beside its own options; `l1` and `l2` are explained at `optim.make_optimizer`."""
 
-    learning_rate: Rate
+    learning_rate: Annotated[float, Field(gt=0, lt=1e30)]
     l1: NotNegative = 0.0
     l2: NotNegative = 0.0
 
@@ -94,7 +95,7 @@ class EarlyStopping(_Section):
 
 
 class Train(_Section):
-    """How long to train, and how often to log, evaluate and save. Evaluation and saving default to ten per run."""
+    """How long to train, and how often to log, evaluate and save; by default at most ten evaluations and saves."""
 
     duration: Duration
     accumulate: Positive = 1
@@ -226,9 +227,10 @@ def _first_error(
     """
     # A misspelt key is also a missing one: the misspelling is what helps.
     first = min(error.errors(), key=lambda e: e["type"] not in ("extra_forbidden", "unexpected_keyword_argument"))
-    # Pydantic adds the member of a union that it tried, such as `int` or `tuple[int, ...]`, to the place.
-    members = ("int", "float", "str", "bool", "function-")
-    place = [str(part) for part in first["loc"] if "[" not in str(part) and not str(part).startswith(members)]
+    # Pydantic adds the member of a union that it tried, such as `int` or `tuple[int, ...]`, behind the place.
+    members = {"int", "float", "str", "bool"}
+    key, *deeper = (str(part) for part in first["loc"])
+    place = [key, *(part for part in deeper if part not in members and not re.search(r"[\[-]", part))]
     where = ".".join([path, *place])
     value = first.get("input")
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
@@ -279,7 +281,7 @@ def sha256(config: Config) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def difference(old: Any, new: Any, path: str = "config") -> list[str]:
+def difference(old: Any, new: Any, *, path: str = "config") -> list[str]:
     """What differs between two plain configs, one `path: old -> new` a line; what is NOT_IDENTITY is left out.
 
     Example:
@@ -291,6 +293,6 @@ def difference(old: Any, new: Any, path: str = "config") -> list[str]:
     if isinstance(old, dict) and isinstance(new, dict):
         lines = []
         for key in [*old, *(key for key in new if key not in old)]:
-            lines += difference(old.get(key), new.get(key), f"{path}.{key}")
+            lines += difference(old.get(key), new.get(key), path=f"{path}.{key}")
         return lines
     return [f"{path}: {old!r} -> {new!r}"]

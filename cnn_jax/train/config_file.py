@@ -4,6 +4,7 @@ A config file defines `get_config(variant=None)`, which returns an `ml_collectio
 """
 
 import ast
+import inspect
 import pathlib
 import traceback
 from collections.abc import Mapping, Sequence
@@ -48,6 +49,8 @@ def load(reference: str) -> Node:
         exec(compile(file.read_bytes(), str(file), "exec"), namespace)
         if "get_config" not in namespace:
             raise UserError(f"config file {path!r} defines no get_config()")
+        if separator and not inspect.signature(namespace["get_config"]).parameters:
+            raise UserError(f"config file {path!r} has no variants; drop ':{variant}'")
         config = namespace["get_config"](variant) if separator else namespace["get_config"]()
     except UserError:
         raise

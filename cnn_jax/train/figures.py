@@ -48,11 +48,12 @@ def draw_figures(
             matrix = np.asarray(values[split]["confusion_matrix"])
             drawn["confusion_matrix"] = confusion_matrix(matrix, class_names(experiment, len(matrix)), data.origin)
         if data.images.ndim == 4:
-            probabilities = experiment.predict(state, split)["probabilities"]
-            names = class_names(experiment, probabilities.shape[1])
-            drawn["most_confidently_wrong"] = most_confidently_wrong(
-                data.images, data.labels, probabilities, names, data.origin
-            )
+            probabilities = experiment.predict(state, split).get("probabilities")
+            if probabilities is not None:  # not every task predicts classes
+                names = class_names(experiment, probabilities.shape[1])
+                drawn["most_confidently_wrong"] = most_confidently_wrong(
+                    data.images, data.labels, probabilities, names, data.origin
+                )
     kernel = _first_kernel(evaluation_variables(state)[0], experiment.splits["train"].images.shape[-1])
     if kernel is not None:
         drawn["first_layer_filters"] = first_layer_filters(kernel)

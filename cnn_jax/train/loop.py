@@ -12,7 +12,7 @@ from cnn_jax.errors import DivergenceError
 from cnn_jax.metrics import Metric
 from cnn_jax.train.checkpoint import Checkpoints, Progress
 from cnn_jax.train.config import EarlyStopping
-from cnn_jax.train.evaluate import summarize
+from cnn_jax.train.evaluate import scalars, summarize
 from cnn_jax.train.state import TrainState
 from cnn_jax.train.step import StepMetrics
 from cnn_jax.train.writers import Writer
@@ -174,7 +174,7 @@ def _log(pending: StepMetrics, done: int, plan: Plan, parts: Parts, clock: "_Clo
     check_finite(values)
     clock.pause(done, plan.batch_size)
     row: dict[str, Any] = {"epoch": done * plan.batch_size / plan.examples_per_epoch}
-    row |= {f"train/{name}": float(value) for name, value in summarize(parts.metrics, [values.states]).items()}
+    row |= scalars(summarize(parts.metrics, [values.states]), "train")
     row |= {"train/learning_rate": float(values.learning_rate), "train/gradient_norm": float(values.gradient_norm)}
     row["time"] = {"seconds": clock.progress.seconds, "examples_per_second": clock.examples_per_second}
     parts.write(done, row)

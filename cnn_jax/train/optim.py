@@ -11,12 +11,11 @@ from jaxtyping import Array
 from pydantic import Field
 
 from cnn_jax.errors import UserError
-from cnn_jax.train.config import ParameterGroup
+from cnn_jax.train.config import NotNegative, ParameterGroup
 from cnn_jax.types import PyTree
 
 Share: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
 Small: TypeAlias = Annotated[float, Field(gt=0)]
-NotNegative: TypeAlias = Annotated[float, Field(ge=0)]
 
 
 class Rule(NamedTuple):
@@ -36,7 +35,7 @@ class Rule(NamedTuple):
 def sgd(*, momentum: Share = 0.0, nesterov: bool = False, weight_decay: NotNegative = 0.0) -> Rule:
     """Stochastic gradient descent with (Nesterov's) momentum: `v = momentum * v + g`, as torch without dampening."""
     if nesterov and not momentum:
-        raise UserError("optimizer.nesterov needs optimizer.momentum above 0")
+        raise UserError("config.optimizer.nesterov needs optimizer.momentum above 0")
     direction = optax.trace(decay=momentum, nesterov=nesterov) if momentum else optax.identity()
     return Rule(direction, weight_decay)
 
@@ -105,7 +104,7 @@ def assign_groups(params: PyTree, groups: Sequence[ParameterGroup]) -> PyTree:
     try:
         patterns = [re.compile(group.pattern) for group in groups]
     except re.error as error:
-        raise UserError(f"parameter_groups: {error.pattern!r} is no regular expression: {error}") from None
+        raise UserError(f"config.parameter_groups: {error.pattern!r} is no regular expression: {error}") from None
     used = set()
 
     def assign(path: Sequence, leaf: Any) -> ParameterGroup:
@@ -113,14 +112,16 @@ def assign_groups(params: PyTree, groups: Sequence[ParameterGroup]) -> PyTree:
         name = parameter_path(path)
         matches = [index for index, pattern in enumerate(patterns) if pattern.fullmatch(name)]
         if not matches:
-            raise UserError(f"parameter_groups: no pattern matches {name!r}; end the table with the pattern '.*'")
+            raise UserError(
+                f"config.parameter_groups: no pattern matches {name!r}; end the table with the pattern '.*'"
+            )
         used.update(matches)
         return groups[matches[0]]
 
     assigned = jax.tree_util.tree_map_with_path(assign, params)
     for index, group in enumerate(groups):
         if index not in used:
-            raise UserError(f"parameter_groups: pattern {group.pattern!r} matches no parameter of this model")
+            raise UserError(f"config.parameter_groups: pattern {group.pattern!r} matches no parameter of this model")
     return assigned
 
 

@@ -77,13 +77,18 @@ def git_state() -> dict[str, Any]:
 
     def git(*arguments: str) -> str | None:
         try:
-            # Not the checkout that a package installed inside one happens to lie in: only our own.
             done = subprocess.run(
-                ["git", *arguments], cwd=root, capture_output=True, text=True, timeout=30, check=False
+                ["git", *arguments],
+                cwd=root,
+                capture_output=True,
+                encoding="utf-8",
+                errors="backslashreplace",
+                timeout=30,
+                check=False,
             )
         except (OSError, subprocess.TimeoutExpired):
             return None
-        return done.stdout.strip() if done.returncode == 0 else None
+        return done.stdout if done.returncode == 0 else None
 
     # A package installed below somebody else's checkout must not report that one's commit.
     if not (root / ".git").exists():
@@ -92,9 +97,9 @@ def git_state() -> dict[str, Any]:
     names = (git("ls-files", "--others", "--exclude-standard", "-z") or "").split("\0")
     untracked = {name: _digest(root / name) for name in names if name}
     return {
-        "commit": git("rev-parse", "HEAD"),
+        "commit": (git("rev-parse", "HEAD") or "").strip() or None,
         "dirty": bool(git("status", "--porcelain")),
-        "diff": git("diff", "HEAD", "--", "."),
+        "diff": git("diff", "--binary", "HEAD", "--", "."),
         "untracked": untracked,
     }
 

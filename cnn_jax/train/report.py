@@ -14,7 +14,7 @@ from cnn_jax.train.checkpoint import Progress
 from cnn_jax.train.config import sha256, to_plain
 from cnn_jax.train.evaluate import scalars
 from cnn_jax.train.experiment import Experiment
-from cnn_jax.train.run_directory import PASSPORT, REPORT, RunDirectory, read_json
+from cnn_jax.train.run_directory import REPORT, RunDirectory
 from cnn_jax.train.state import TrainState
 
 
@@ -30,7 +30,8 @@ def make_result(
       steps: optimizer steps done.
       progress: times.
     """
-    passport = read_json(directory.path / PASSPORT)["sessions"][-1]
+    sessions = directory.sessions()
+    passport = sessions[-1]
     speed = progress.timed_examples / progress.training_seconds if progress.training_seconds else None
     return {
         "status": status,
@@ -40,7 +41,9 @@ def make_result(
         "seed": experiment.config.seed,
         "config_sha256": sha256(experiment.config),
         "commit": passport["git"]["commit"],
-        "dirty": passport["git"]["dirty"],
+        # Of all sessions: a run that was resumed from other code is not that of one commit.
+        "commits": sorted({str(session["git"]["commit"]) for session in sessions}),
+        "dirty": any(session["git"]["dirty"] for session in sessions),
         "wall_seconds": progress.seconds,
         "examples_per_second": speed,
         "model": experiment.config.model["name"],
@@ -74,12 +77,15 @@ def write_report(
     experiment: Experiment, directory: RunDirectory, result: Mapping[str, Any], figures: Sequence[pathlib.Path]
 ) -> None:
     """Write `report.md`: the result first, then figures, then what it takes to get the number again."""
-    passport = read_json(directory.path / PASSPORT)["sessions"][-1]
+    passport = directory.sessions()[-1]
     hardware, git = passport["hardware"], passport["git"]
     lines = [f"# {result['model']} on {experiment.splits['train'].origin}", ""]
     lines += [f"{result['status'].replace('_', ' ').capitalize()} after {result['steps']:,} steps;"]
     lines += [f"evaluated is the state of step {result['evaluated_step']:,}.", ""]
-    lines += ["| metric | value | measured on |", "|---|---:|---|"]
+    if result["metrics"]:
+        lines += ["| metric | value | measured on |", "|---|---:|---|"]
+    else:
+        lines += ["No split was evaluated: the config has neither validation nor test."]
     for name, value in result["metrics"].items():
         data = result["data"][name.partition("/")[0]]
         lines.append(f"| {name} | {_number(value)} | {data['examples']:,} × `{data['origin']}` |")

@@ -1,6 +1,8 @@
 """From a config to an experiment: the one place that sees every table and wires the parts."""
 
 import functools
+import importlib.util
+import math
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -29,6 +31,7 @@ from cnn_jax.types import PyTree
 COMMON = tuple(OptimizerCommon.model_fields)
 PARTS_OF_A_RUN = 10
 LARGEST_MINIMUM = 2048
+LARGEST_STEP = 2**31 - 1
 
 
 def build(config: Node) -> Experiment:
@@ -42,8 +45,10 @@ def build(config: Node) -> Experiment:
     """
     checked = resolve(config)
     # What costs nothing to check comes first: data may take a while.
-    mesh = make_mesh(checked.parallel.devices)
+    mesh = make_mesh(devices=checked.parallel.devices)
     check_batch_size(checked.data.batch_size, devices=mesh.devices.size, accumulate=checked.train.accumulate)
+    if checked.train.tensorboard and importlib.util.find_spec("tensorboardX") is None:
+        raise UserError("config.train.tensorboard needs an extra: `pip install -e '.[tensorboard]'` in the checkout")
     for path in ("model", "task"):
         look_up(f"config.{path}", getattr(checked, path), {"model": MODELS, "task": TASKS}[path])
     given = ("peak", "total_steps", "to_steps")
@@ -185,20 +190,28 @@ def _build_task(node: Node, model: nn.Module, *, num_classes: int) -> tuple[Node
 def _normalisation(config: Config, train: LabelledImages) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation per channel, as configured or measured on the training split."""
     channels = train.images.shape[-1]
-    # uint8 values have few levels: exact moments from a histogram, without a float copy of the data.
-    levels = np.arange(256) / 255.0
-    counts = np.stack([np.bincount(train.images[..., c].ravel(), minlength=256) for c in range(channels)])
-    share = counts / counts.sum(axis=1, keepdims=True)
-    mean = share @ levels
-    std = np.sqrt(np.maximum(share @ levels**2 - mean**2, 0.0))
-    measured = {"mean": mean, "std": np.where(std > 0, std, 1.0)}
-    result = []
-    for name, values in measured.items():
+    for name in ("mean", "std"):
         configured = getattr(config.data, name)
         if configured is not None and len(configured) != channels:
             raise UserError(f"config.data.{name} has {len(configured)} values, the images have {channels} channels")
-        result.append(tuple(float(v) for v in (values if configured is None else configured)))
-    return result[0], result[1]
+    if config.data.mean is not None and config.data.std is not None:
+        return config.data.mean, config.data.std
+    moments = [_moments(train.images[..., channel]) for channel in range(channels)]
+    measured_mean, measured_std = zip(*moments, strict=True)
+    return config.data.mean or measured_mean, config.data.std or measured_std
+
+
+def _moments(values: np.ndarray) -> tuple[float, float]:
+    """Mean and deviation of uint8 values in units of [0, 1]; a deviation of 0 becomes 1.
+
+    From the counts of the 256 levels, in whole numbers: the result, which is part of the config's digest, is the same
+    on every processor.
+    """
+    counts = np.bincount(values.ravel(), minlength=256).tolist()
+    n = sum(counts)
+    first = sum(count * level for level, count in enumerate(counts))
+    second = sum(count * level * level for level, count in enumerate(counts))
+    return first / (255 * n), math.sqrt(n * second - first * first) / (255 * n) or 1.0
 
 
 def _to_steps(duration: Duration, *, examples_per_epoch: int, batch_size: int) -> int:
@@ -208,7 +221,9 @@ def _to_steps(duration: Duration, *, examples_per_epoch: int, batch_size: int) -
 def _plan(config: Config, examples_per_epoch: int, to_steps: ToSteps) -> Plan:
     train = config.train
     total = to_steps(train.duration)
-    part = Duration(steps=max(1, total // PARTS_OF_A_RUN))
+    if total > LARGEST_STEP:
+        raise UserError(f"config.train.duration is {total:.3g} steps; the step counter ends at {LARGEST_STEP:,}")
+    part = Duration(steps=-(-total // PARTS_OF_A_RUN))
     return Plan(
         total=total,
         log_every=to_steps(train.log_every),
@@ -225,8 +240,8 @@ def _check_early_stopping(config: Config, task: Task) -> None:
     if rule is None:
         return
     if config.data.splits.validation is None:
-        raise UserError("train.early_stopping needs a validation split; set data.splits.validation")
+        raise UserError("config.train.early_stopping needs a validation split; set data.splits.validation")
     nothing = jax.device_get({name: metric.empty() for name, metric in task.metrics().items()})
     known = scalars(summarize(task.metrics(), [nothing]), "validation")
     if rule.metric not in known:
-        raise unknown_name("train.early_stopping.metric", rule.metric, known)
+        raise unknown_name("config.train.early_stopping.metric", rule.metric, known)

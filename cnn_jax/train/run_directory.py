@@ -13,6 +13,7 @@ from cnn_jax.errors import UserError
 from cnn_jax.train.config import Config, difference, to_plain
 
 CONFIG, PASSPORT, RESULT, REPORT = "config.json", "passport.json", "result.json", "report.md"
+RESULT_KEYS = {"status", "metrics", "steps", "seed", "model", "data", "wall_seconds", "examples_per_second"}
 METRICS, CHECKPOINTS, FIGURES, LOCK = "metrics.jsonl", "checkpoints", "figures", ".lock"
 
 
@@ -132,16 +133,31 @@ class RunDirectory:
 
     def result(self) -> dict[str, Any] | None:
         """The result of a finished run, or None."""
-        return read_json(self.path / RESULT) if (self.path / RESULT).exists() else None
+        if not (self.path / RESULT).exists():
+            return None
+        result = read_json(self.path / RESULT)
+        missing = sorted(RESULT_KEYS - result.keys())
+        if missing:
+            raise UserError(f"{self.path / RESULT} is damaged: it has no {missing[0]!r}")
+        return result
+
+    def sessions(self) -> list[dict[str, Any]]:
+        """The passports of this run, one a session, the newest last.
+
+        Raises:
+          UserError: the file is damaged.
+        """
+        sessions = read_json(self.path / PASSPORT).get("sessions")
+        if not isinstance(sessions, list) or not sessions or not all(isinstance(s, dict) for s in sessions):
+            raise UserError(f"{self.path / PASSPORT} is damaged: it has no list of sessions")
+        return sessions
 
     def begin(self, passport: Mapping[str, Any]) -> None:
         """Record config and passport; on resuming, each session adds its own passport to the list.
 
         The config comes last: a directory that has it has its passport too.
         """
-        sessions = [] if self.is_new else read_json(self.path / PASSPORT).get("sessions")
-        if not isinstance(sessions, list):
-            raise UserError(f"{self.path / PASSPORT} is damaged: it has no list of sessions")
+        sessions = [] if self.is_new else self.sessions()
         write_json(self.path / PASSPORT, {"sessions": [*sessions, dict(passport)]})
         if self.is_new:
             write_json(self.path / CONFIG, to_plain(self.config))

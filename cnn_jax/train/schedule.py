@@ -34,10 +34,12 @@ def step(
     _rest(total_steps, warmup, to_steps)
     at = [to_steps(boundary) for boundary in boundaries]
     if at != sorted(set(at)):
-        raise UserError(f"schedule.boundaries must increase; in steps they are {at}")
+        raise UserError(f"config.schedule.boundaries must increase; in steps they are {at}")
     offset = to_steps(warmup) if warmup else 0
     if at and at[0] <= offset:
-        raise UserError(f"schedule.boundaries: the first, step {at[0]}, must come after the {offset} steps of warm-up")
+        raise UserError(
+            f"config.schedule.boundaries: the first, step {at[0]}, must come after the {offset} steps of warm-up"
+        )
     after = optax.piecewise_constant_schedule(peak, {boundary - offset: factor for boundary in at})
     return _with_warmup(after, peak, warmup, to_steps)
 
@@ -111,7 +113,8 @@ def _rest(total_steps: int, warmup: Duration | None, to_steps: ToSteps) -> int:
     rest = total_steps - (to_steps(warmup) if warmup else 0)
     if rest < 1:
         raise UserError(
-            f"schedule.warmup of {total_steps - rest} steps must be shorter than the {total_steps} steps of training"
+            f"config.schedule.warmup of {total_steps - rest} steps must be shorter than the {total_steps} steps of"
+            " training"
         )
     return rest
 

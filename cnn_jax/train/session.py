@@ -1,10 +1,11 @@
 """One sitting of a run: restore or start, train, evaluate the end, and write result, figures and report."""
 
+import contextlib
 import os
 import pathlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,7 +13,8 @@ import numpy as np
 
 from cnn_jax.data.sources import LabelledImages, check_disjoint
 from cnn_jax.errors import DivergenceError, UserError
-from cnn_jax.train.checkpoint import Checkpoints, Progress
+from cnn_jax.train.checkpoint import CheckpointGoneError, Checkpoints, Progress
+from cnn_jax.train.config import resolve
 from cnn_jax.train.config_file import Node, plain
 from cnn_jax.train.evaluate import scalars
 from cnn_jax.train.experiment import Experiment
@@ -22,7 +24,10 @@ from cnn_jax.train.passport import make_passport
 from cnn_jax.train.report import describe_evaluation, make_result, write_report
 from cnn_jax.train.run import build
 from cnn_jax.train.run_directory import CHECKPOINTS, CONFIG, RESULT, RunDirectory, read_json
+from cnn_jax.train.state import TrainState
 from cnn_jax.train.writers import JsonLines, TensorBoard, Terminal, Writer, read_rows
+
+READ_ATTEMPTS = 5
 
 
 def train(config: Node, workdir: str | os.PathLike[str], *, resume: bool = False) -> dict[str, Any]:
@@ -48,6 +53,7 @@ def train(config: Node, workdir: str | os.PathLike[str], *, resume: bool = False
         if finished is not None:
             return finished
         data = {name: _describe(split) for name, split in experiment.splits.items()}
+        _check_data(directory, data)
         directory.begin(make_passport(seed=experiment.config.seed, data=data, devices=experiment.mesh.devices.size))
         return _train_in(experiment, directory, started)
 
@@ -56,53 +62,65 @@ def _describe(split: LabelledImages) -> dict[str, Any]:
     return {"origin": split.origin, "examples": len(split), "sha256": split.sha256()}
 
 
+def _check_data(directory: RunDirectory, data: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse to resume on other data than the run began with: the path may change, the content may not."""
+    before = directory.sessions()[-1].get("data", {}) if not directory.is_new else {}
+    for split, description in data.items():
+        if split in before and before[split].get("sha256") != description["sha256"]:
+            raise UserError(
+                f"the run in {str(directory.path)!r} was trained on {before[split].get('origin')} with other content"
+                f" than {description['origin']} has now (split {split!r}); give the same data or another --workdir"
+            )
+
+
 def _train_in(experiment: Experiment, directory: RunDirectory, started: float) -> dict[str, Any]:
     """Restore, loop, evaluate the end, and write result, figures and report."""
     settings, plan = experiment.config.train, experiment.plan
-    checkpoints = Checkpoints(directory.checkpoints, keep=settings.keep_checkpoints)
-    steps = checkpoints.steps()
-    progress, pending = Progress(), experiment.empty_metrics()
-    if steps:
-        state, pending, progress = checkpoints.restore(steps[-1], experiment.abstract_state(), pending)
-    else:
-        state = experiment.initial_state()
-    start, earlier = int(state.step), progress.seconds
-    if start and not read_rows(directory.metrics):
-        print(f"warning: {directory.metrics} is lost; the curves begin at step {start}", file=sys.stderr)
-    writers: list[Writer] = [JsonLines(directory.metrics, resume_step=start)]
-    if settings.tensorboard:
-        writers.append(TensorBoard(directory.path / "tensorboard", resume_step=start))
-    writers.append(Terminal(total_steps=plan.total, resume_step=start))
     evaluation = experiment.compiled_evaluation()
-    parts = Parts(
-        step=experiment.compiled_step(),
-        batch=experiment.batch,
-        empty=experiment.empty_metrics,
-        metrics=experiment.task.training_metrics(),
-        evaluate=lambda state: experiment.evaluate_validation(evaluation, state),
-        checkpoints=checkpoints,
-        writers=writers,
-    )
+    with contextlib.ExitStack() as opened:
+        checkpoints = Checkpoints(directory.checkpoints, keep=settings.keep_checkpoints)
+        opened.callback(checkpoints.close)
+        steps = checkpoints.steps()
+        progress, pending = Progress(), experiment.empty_metrics()
+        if steps:
+            state, pending, progress = checkpoints.restore(steps[-1], experiment.abstract_state(), pending)
+        else:
+            state = experiment.initial_state()
+        start, earlier = int(state.step), progress.seconds
+        if start and not read_rows(directory.metrics):
+            print(f"warning: {directory.metrics} is lost; the curves begin at step {start}", file=sys.stderr)
+        writers: list[Writer] = [JsonLines(directory.metrics, resume_step=start)]
+        if settings.tensorboard:
+            writers.append(TensorBoard(directory.path / "tensorboard", resume_step=start))
+        writers.append(Terminal(total_steps=plan.total, resume_step=start))
+        for writer in writers:
+            opened.callback(writer.close)
+        parts = Parts(
+            step=experiment.compiled_step(),
+            batch=experiment.batch,
+            empty=experiment.empty_metrics,
+            metrics=experiment.task.training_metrics(),
+            evaluate=lambda state: experiment.evaluate_validation(evaluation, state),
+            checkpoints=checkpoints,
+            writers=writers,
+        )
 
-    def seconds() -> float:
-        return earlier + time.perf_counter() - started
+        def seconds() -> float:
+            return earlier + time.perf_counter() - started
 
-    try:
-        state, status = run_loop(state, pending, progress, plan=plan, parts=parts, resumed=bool(steps), started=started)
+        try:
+            state, status = run_loop(
+                state, pending, progress, plan=plan, parts=parts, resumed=bool(steps), started=started
+            )
+        except DivergenceError as error:
+            result = make_result(experiment, directory, status="diverged", steps=error.step, progress=progress)
+            directory.finish({**result, "wall_seconds": seconds(), "message": str(error)})
+            raise
         checkpoints.wait()
         trained = int(state.step)
         if progress.best_step is not None and progress.best_step != trained:
-            state, _, _ = checkpoints.restore(
-                progress.best_step, experiment.abstract_state(), experiment.empty_metrics()
-            )
-    except DivergenceError as error:
-        result = make_result(experiment, directory, status="diverged", steps=error.step, progress=progress)
-        directory.finish({**result, "wall_seconds": seconds(), "message": str(error)})
-        raise
-    finally:
-        for writer in writers:
-            writer.close()
-        checkpoints.close(progress)
+            best = progress.best_step
+            state, _, _ = checkpoints.restore(best, experiment.abstract_state(), experiment.empty_metrics())
     values = {split: experiment.evaluate(evaluation, state, split) for split in experiment.evaluation_splits}
     figures = draw_figures(experiment, directory, state, values)
     result = make_result(experiment, directory, status=status, steps=trained, progress=progress)
@@ -125,7 +143,7 @@ def evaluate_run(
     Args:
       path: the run directory.
       split: "train", "validation", "test", or a slice of the data set such as `train[:1000]`; default is the last of
-        validation and test that the run has.
+        these three that the run has.
       step: of the checkpoint; default is the one the run's result was made from, or the newest.
       batch_size: default is the config's; the numbers do not depend on it.
       data_directory: where the data is on this machine; default is the config's.
@@ -138,6 +156,10 @@ def evaluate_run(
     """
     path = path.expanduser().resolve()
     config = plain(read_json(path / CONFIG))
+    try:
+        resolve(config)
+    except UserError as error:
+        raise UserError(f"{path / CONFIG} is no config of this version: {error}") from None
     known = {name: spec for name, spec in config["data"]["splits"].items() if spec is not None}
     split = split or list(known)[-1]
     config["data"]["splits"] = {"train": known["train"], "test": known.get(split, split)}
@@ -151,13 +173,7 @@ def evaluate_run(
     experiment = build(config)
     if not (path / CHECKPOINTS).is_dir():
         raise UserError(f"{path} has no checkpoint yet")
-    checkpoints = Checkpoints(path / CHECKPOINTS, keep=None)
-    try:
-        if step is None:
-            step = _result_step(path, checkpoints.steps())
-        state, _, _ = checkpoints.restore(step, experiment.abstract_state(), experiment.empty_metrics())
-    finally:
-        checkpoints.close()
+    step, state = _restore_for_reading(path, step, experiment)
     values = experiment.evaluate(experiment.compiled_evaluation(), state, "test")
     data = experiment.splits["test"]
     return {
@@ -172,6 +188,22 @@ def evaluate_run(
 def _devices_for(batch_size: int) -> int:
     """How many devices of this machine divide a training batch, which need not be the machine that trained."""
     return max(count for count in range(1, len(jax.local_devices()) + 1) if batch_size % count == 0)
+
+
+def _restore_for_reading(path: pathlib.Path, step: int | None, experiment: Experiment) -> tuple[int, TrainState]:
+    """A checkpoint's step and state; a training that goes on may remove the newest while it is read."""
+    for attempt in range(READ_ATTEMPTS):
+        checkpoints = Checkpoints(path / CHECKPOINTS, keep=None)
+        try:
+            chosen = _result_step(path, checkpoints.steps()) if step is None else step
+            state, _, _ = checkpoints.restore(chosen, experiment.abstract_state(), experiment.empty_metrics())
+            return chosen, state
+        except CheckpointGoneError:
+            if step is not None or attempt == READ_ATTEMPTS - 1:
+                raise
+        finally:
+            checkpoints.close()
+    raise AssertionError("the last attempt returns or raises")
 
 
 def _result_step(path: pathlib.Path, steps: Sequence[int]) -> int:

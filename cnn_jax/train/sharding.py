@@ -6,7 +6,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from cnn_jax.errors import UserError
 
 
-def make_mesh(devices: int | None = None) -> Mesh:
+def make_mesh(*, devices: int | None = None) -> Mesh:
     """A mesh of `devices` × 1 local devices; all of them when no number is given.
 
     Raises:
@@ -15,7 +15,9 @@ def make_mesh(devices: int | None = None) -> Mesh:
     local = jax.local_devices()
     count = len(local) if devices is None else devices
     if count > len(local):
-        raise UserError(f"parallel.devices is {count}, but this machine has {len(local)} {local[0].platform} devices")
+        raise UserError(
+            f"config.parallel.devices is {count}, but this machine has {len(local)} {local[0].platform} devices"
+        )
     return jax.make_mesh((count, 1), ("data", "model"), axis_types=(AxisType.Auto,) * 2, devices=local[:count])
 
 
@@ -40,6 +42,6 @@ def check_batch_size(batch_size: int, *, devices: int, accumulate: int) -> None:
         below, above = batch_size // unit * unit, (batch_size // unit + 1) * unit
         near = f"{below} or {above}" if below else f"{above}"
         raise UserError(
-            f"data.batch_size {batch_size} cannot be divided over {devices} device(s) × {accumulate} microbatch(es);"
-            f" use {near}"
+            f"config.data.batch_size {batch_size} cannot be divided over {devices} device(s) × {accumulate}"
+            f" microbatch(es); use {near}"
         )

@@ -22,7 +22,7 @@ class StepMetrics(flax.struct.PyTreeNode):
       states: name to the state of a mergeable metric.
       gradient_norm: of the last step, before clipping.
       learning_rate: of the last step.
-      bad_step: the first step, counted from 1, with a non-finite loss or gradient norm; -1 for none.
+      bad_step: the first step, counted from 1, whose loss, gradient or update is not finite; -1 for none.
       bad_loss: the loss of that step.
       bad_gradient_norm: the gradient norm of that step.
       bad_learning_rate: the learning rate of that step.
@@ -75,7 +75,8 @@ def train_step(
         ema = _average(ema, {"params": params, "model_state": output.model_state}, state.step, ema_decay)
     gradient_norm = optax.tree.norm(gradients)
     rate = jnp.asarray(learning_rate(state.step), jnp.float32)
-    bad = ~(jnp.isfinite(loss) & jnp.isfinite(gradient_norm))
+    # The update too: the last step of a run is followed by no loss that would tell.
+    bad = ~(jnp.isfinite(loss) & jnp.isfinite(gradient_norm) & jnp.isfinite(optax.tree.norm(updates)))
     metrics = StepMetrics(
         states={name: metric.update(metric.empty(), output.values) for name, metric in task.training_metrics().items()},
         gradient_norm=gradient_norm,

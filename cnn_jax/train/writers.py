@@ -71,10 +71,13 @@ def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     for number, line in enumerate(lines, start=1):
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except json.JSONDecodeError:
-            if number < len(lines):
-                raise UserError(f"{path}, line {number}, is damaged; mend or delete the line") from None
+            row = None
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            rows.append(row)
+        elif number < len(lines):
+            raise UserError(f"{path}, line {number}, is damaged; mend or delete the line")
     return rows
 
 
@@ -115,10 +118,11 @@ class Terminal:
     Args:
       total_steps: length of the run.
       resume_step: steps already done.
+      console: where to show it; standard error by default.
     """
 
-    def __init__(self, *, total_steps: int, resume_step: int):
-        self._console = rich.console.Console(file=sys.stderr)
+    def __init__(self, *, total_steps: int, resume_step: int, console: rich.console.Console | None = None):
+        self._console = console or rich.console.Console(file=sys.stderr)
         self._total = total_steps
         self._latest: dict[str, float] = {}
         self._progress = None
@@ -126,12 +130,14 @@ class Terminal:
             # The numbers give way on a narrow terminal, never the bar, the count and the remaining time.
             count, remaining = len(f"{total_steps}/{total_steps}"), len("0:00:00")
             columns = (
-                rich.progress.BarColumn(bar_width=12, table_column=Column(min_width=12)),
+                rich.progress.BarColumn(bar_width=12, table_column=Column(min_width=12, no_wrap=True)),
                 rich.progress.MofNCompleteColumn(table_column=Column(min_width=count, no_wrap=True)),
                 rich.progress.TimeRemainingColumn(table_column=Column(min_width=remaining, no_wrap=True)),
-                rich.progress.TextColumn("{task.fields[numbers]}", table_column=Column(no_wrap=True)),
+                rich.progress.TextColumn(
+                    "{task.fields[numbers]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")
+                ),
             )
-            self._progress = rich.progress.Progress(*columns, console=self._console)
+            self._progress = rich.progress.Progress(*columns, console=self._console, expand=True)
             self._bar = self._progress.add_task(
                 "training", total=total_steps, completed=resume_step, numbers="compiling"
             )
@@ -147,13 +153,12 @@ class Terminal:
             self._console.print(f"step {step}/{self._total}  {numbers}", highlight=False, soft_wrap=True)
 
     def _summary(self) -> str:
-        """Such as `loss 0.58 (validation 0.57)  accuracy 0.987 (validation 1.000)`."""
+        """Such as `loss 0.582/0.571  accuracy 0.987/1.000`: training, then validation."""
         parts = []
         for metric in ("loss", "accuracy"):
-            found = {name.partition("/")[0]: v for name, v in self._latest.items() if name.endswith(f"/{metric}")}
-            others = ", ".join(f"{split} {value:.4f}" for split, value in found.items() if split != "train")
-            if "train" in found:
-                parts.append(f"{metric} {found['train']:.4f}" + (f" ({others})" if others else ""))
+            values = [self._latest.get(f"{split}/{metric}") for split in ("train", "validation")]
+            shown = "/".join(f"{value:.3f}" for value in values if value is not None)
+            parts += [f"{metric} {shown}"] if shown else []
         return "  ".join(parts)
 
     def close(self) -> None:

@@ -26,7 +26,7 @@ def batch():
     return jax.tree.map(jnp.asarray, training_batch(data, seed=0, step=0, batch_size=24))
 
 
-def make(*, norm="none", dropout_rate=0.0, class_weights=None, ema_decay=None, accumulate=1):
+def make(*, norm="none", dropout_rate=0.0, class_weights=None, ema_decay=None, accumulate=1, scale=1.0):
     """(initial state, compiled step) of a small network."""
     model = create(
         "classic_stack", num_classes=10, in_channels=1, channels=(4,), dense=(8,), norm=norm, dropout_rate=dropout_rate
@@ -38,7 +38,7 @@ def make(*, norm="none", dropout_rate=0.0, class_weights=None, ema_decay=None, a
         divide_by_weights=True,
         class_weights=class_weights,
     )
-    optimizer = optax.sgd(0.1, momentum=0.9)
+    optimizer = optax.chain(optax.sgd(0.1, momentum=0.9), optax.scale(scale))
     state = create_state(
         jax.random.key(0),
         {"image": jnp.zeros((1, 8, 8, 1))},
@@ -155,3 +155,11 @@ def test_metrics_merge_like_one_long_stretch_and_keep_the_first_bad_step(batch):
     assert int(merged.bad_step) == 2
     assert not np.isfinite(merged.bad_loss)
     assert int(merged.states["accuracy"]["count"]) == 72
+
+
+def test_an_update_that_is_not_finite_counts_as_bad_though_loss_and_gradient_are(batch):
+    state, step, _ = make(scale=float("inf"))
+    _, metrics = step(state, batch)
+    assert np.isfinite(metrics.bad_loss)
+    assert np.isfinite(metrics.bad_gradient_norm)
+    assert int(metrics.bad_step) == 1

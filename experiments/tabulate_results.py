@@ -77,6 +77,7 @@ def store(directory: pathlib.Path) -> pathlib.Path:
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     shortened = {key: value for key, value in result.items() if key != "per_class"}
+    shortened["hardware"] = {key: value for key, value in result["hardware"].items() if key != "host"}
     shown = " ".join([options["--config"], *(shlex.quote(f"{key}={value}") for key, value in overrides.items())])
     write_json(target, {**shortened, "config": shown, "experiment": experiment})
     return target

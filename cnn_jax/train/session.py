@@ -192,18 +192,17 @@ def _devices_for(batch_size: int) -> int:
 
 def _restore_for_reading(path: pathlib.Path, step: int | None, experiment: Experiment) -> tuple[int, TrainState]:
     """A checkpoint's step and state; a training that goes on may remove the newest while it is read."""
-    for attempt in range(READ_ATTEMPTS):
-        checkpoints = Checkpoints(path / CHECKPOINTS, keep=None)
+    gone: OSError | CheckpointGoneError | None = None
+    for _ in range(READ_ATTEMPTS if step is None else 1):
         try:
-            chosen = _result_step(path, checkpoints.steps()) if step is None else step
-            state, _, _ = checkpoints.restore(chosen, experiment.abstract_state(), experiment.empty_metrics())
-            return chosen, state
-        except CheckpointGoneError:
-            if step is not None or attempt == READ_ATTEMPTS - 1:
-                raise
-        finally:
-            checkpoints.close()
-    raise AssertionError("the last attempt returns or raises")
+            checkpoints = Checkpoints(path / CHECKPOINTS, keep=None)
+            with contextlib.closing(checkpoints):
+                chosen = _result_step(path, checkpoints.steps()) if step is None else step
+                state, _, _ = checkpoints.restore(chosen, experiment.abstract_state(), experiment.empty_metrics())
+                return chosen, state
+        except (FileNotFoundError, CheckpointGoneError) as error:
+            gone = error
+    raise UserError(f"the training of {path} removes its checkpoints while they are read ({gone}); try again")
 
 
 def _result_step(path: pathlib.Path, steps: Sequence[int]) -> int:

@@ -113,6 +113,7 @@ def _train_in(experiment: Experiment, directory: RunDirectory, started: float) -
                 state, pending, progress, plan=plan, parts=parts, resumed=bool(steps), started=started
             )
         except DivergenceError as error:
+            checkpoints.wait()  # the last good one is on disk before the result says that the run has ended
             result = make_result(experiment, directory, status="diverged", steps=error.step, progress=progress)
             directory.finish({**result, "wall_seconds": seconds(), "message": str(error)})
             raise

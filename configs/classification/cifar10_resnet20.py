@@ -1,7 +1,7 @@
 """ResNet-20 on CIFAR-10 with the recipe of He et al. 2016, section 4.2: 64 k steps, or a variant that is shorter.
 
-  --config=configs/classification/cifar10_resnet20.py          the paper's schedule; hours on a CPU
-  --config=configs/classification/cifar10_resnet20.py:short    8 epochs with the same shape; under an hour on two cores
+  --config=configs/classification/cifar10_resnet20.py          the paper's schedule
+  --config=configs/classification/cifar10_resnet20.py:short    8 epochs with the same shape
   --config=configs/classification/cifar10_resnet20.py:smoke    20 steps on 512 images
 
 Trains on 45,000 and evaluates on the other 5,000 images of the training split, as the paper does to choose its

@@ -1,6 +1,7 @@
 """The classic stack on Fashion-MNIST: conv 32 3×3, pool, conv 64 3×3, pool, flatten, dense (34,826 parameters).
 
-The last 5,000 training images are for validation. About five minutes on two CPU cores.
+The last 5,000 training images are for validation.
+Accuracy and wall time are in the README's table and experiments/results.
 """
 
 from ml_collections import ConfigDict

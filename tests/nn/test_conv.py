@@ -146,9 +146,12 @@ def test_too_small_images(layer, space, message):
 
 
 def test_smallest_images_that_work():
-    for layer, space in ((Conv(1, 5, padding="valid"), (5, 5)), (Conv(1, 7, padding="reflect"), (4, 4))):
+    for layer, space, out in (
+        (Conv(1, 5, padding="valid"), (5, 5), (1, 1, 1, 1)),
+        (Conv(1, 7, padding="reflect"), (4, 4), (1, 4, 4, 1)),
+    ):
         x = jax.ShapeDtypeStruct((1, *space, 1), jnp.float32)
-        jax.eval_shape(layer.init, jax.random.key(0), x)
+        assert jax.eval_shape(layer.init_with_output, jax.random.key(0), x)[0].shape == out
 
 
 def test_the_error_has_the_path_of_the_layer():

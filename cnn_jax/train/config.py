@@ -1,8 +1,8 @@
 """What a config may say: every key, type and range is checked before anything is allocated.
 
 A node that becomes an object is `{name, **kwargs}`: the name is looked up in a literal table and the kwargs are the
-table entry's keyword arguments. `resolve` and `config_node.check_node` fill in every default, so that `config.json` in a run
-directory states all.
+table entry's keyword arguments. `resolve` and `config_node.check_node` fill in every default, so that `config.json` in
+a run directory states all.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""A node `{name, **kwargs}` of a config: the name is looked up in a literal table, the kwargs are checked and completed.
+"""A node `{name, **kwargs}` of a config: its name is looked up in a table, its kwargs are checked and completed.
 
 The kwargs are the keyword arguments of the table's entry; the annotations of its signature are the schema.
 """

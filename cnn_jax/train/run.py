@@ -18,8 +18,8 @@ from cnn_jax.models import MODELS
 from cnn_jax.tasks import TASKS
 from cnn_jax.tasks.task import Task
 from cnn_jax.train.config import Config, OptimizerCommon, resolve
-from cnn_jax.train.config_node import check_node, look_up, options
 from cnn_jax.train.config_file import Node
+from cnn_jax.train.config_node import check_node, look_up, options
 from cnn_jax.train.duration import Duration
 from cnn_jax.train.evaluate import scalars, summarize
 from cnn_jax.train.experiment import Experiment

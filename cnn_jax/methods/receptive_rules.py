@@ -7,7 +7,7 @@ from typing import Any
 
 import jax.extend.core as jex
 
-from cnn_jax.ops.conv import channels_last
+from cnn_jax.ops.conv_forms import channels_last
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 from cnn_jax.errors import UserError
 from cnn_jax.nn.checks import require_known
 from cnn_jax.nn.window import pad_amounts, per_axis, require_output
+from cnn_jax.ops.pool import max_pool
 
 PADDINGS = ("valid", "same")
 """Padding of a pool by name; a number pads that many pixels on both sides."""
@@ -34,7 +35,7 @@ class MaxPool(nn.Module):
     def __call__(self, x: Float[Array, "B *space C"]) -> Float[Array, "B *out C"]:
         """Pools `[B, *space, C]` to `[B, *out, C]`."""
         window, strides, pads = _geometry(self, x.shape)
-        return nn.max_pool(x, window_shape=window, strides=strides, padding=pads)
+        return max_pool(x, window=window, stride=strides, padding=pads)
 
 
 class AveragePool(nn.Module):

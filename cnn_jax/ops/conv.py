@@ -23,6 +23,8 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
+from cnn_jax.ops.conv_forms import depthwise, every, fold_factor, folded, is_pointwise, pointwise, stock
+
 Padding: TypeAlias = Sequence[tuple[int, int]]
 
 
@@ -60,32 +62,33 @@ def convolve(
         "padding": tuple((int(before), int(after)) for before, after in padding),
         "rhs_dilation": tuple(dilation),
     }
-    if groups != 1:
-        # A grouped convolution has no plain form of its kernel's gradient.
-        return _stock(x, kernel, **geometry, feature_group_count=groups)
-    return _primitive.bind(x, kernel, **geometry)
+    if groups == 1:
+        return _primitive.bind(x, kernel, **geometry, foldable=True)
+    grouped = functools.partial(stock, **geometry, feature_group_count=groups)
+    if groups == x.shape[-1] == kernel.shape[-1]:
+        return jax.lax.platform_dependent(x, kernel, cpu=functools.partial(depthwise, **geometry), default=grouped)
+    # Larger groups have no plain form of their kernel's gradient.
+    return grouped(x, kernel)
 
 
-def channels_last(rank: int) -> jax.lax.ConvDimensionNumbers:
-    """Where batch, channels and space are for images `[B, *space, C]` and kernels `[*space, C, F]`.
-
-    Args:
-      rank: the number of spatial axes.
-    """
-    image = (0, rank + 1, *range(1, rank + 1))
-    return jax.lax.ConvDimensionNumbers(lhs_spec=image, rhs_spec=(rank + 1, rank, *range(rank)), out_spec=image)
+def _on_cpu(x: Any, kernel: Any, *, foldable: bool, **geometry: Any) -> Any:
+    """The form that XLA's CPU backend compiles best."""
+    if is_pointwise(kernel.shape, geometry["padding"]):
+        return pointwise(x, kernel, geometry["window_strides"])
+    factor = fold_factor(x.shape, kernel.shape, geometry["rhs_dilation"]) if foldable else 1
+    return folded(x, kernel, factor, **geometry) if factor > 1 else stock(x, kernel, **geometry)
 
 
-def _stock(x: Any, kernel: Any, *, window_strides: tuple[int, ...], **geometry: Any) -> Any:
+def _elsewhere(x: Any, kernel: Any, *, foldable: bool, **geometry: Any) -> Any:
     """XLA's own convolution."""
-    numbers = channels_last(len(window_strides))
-    return jax.lax.conv_general_dilated(x, kernel, window_strides, dimension_numbers=numbers, **geometry)
+    del foldable  # Of the CPU's forms.
+    return stock(x, kernel, **geometry)
 
 
 def _abstract(x: Any, kernel: Any, **geometry: Any) -> Any:
     """Shape and type of the result."""
     images, kernels = (jax.ShapeDtypeStruct(a.shape, a.dtype) for a in (x, kernel))
-    result = jax.eval_shape(functools.partial(_stock, **geometry), images, kernels)
+    result = jax.eval_shape(functools.partial(_elsewhere, **geometry), images, kernels)
     return jax.core.ShapedArray(result.shape, result.dtype)
 
 
@@ -96,6 +99,12 @@ def _input_gradient(cotangent: Any, x: Any, kernel: Any, **geometry: Any) -> Any
     def plain(cotangent: Any, kernel: Any) -> Any:
         stride, dilation = geometry["window_strides"], geometry["rhs_dilation"]
         dilated, zero = [(0, 0, 0)], jnp.zeros((), cotangent.dtype)
+        if is_pointwise(kernel.shape, geometry["padding"]):
+            # The product first, on fewer pixels; zeros between and behind them afterwards.
+            gradient = pointwise(cotangent, jnp.swapaxes(kernel, -1, -2), (1,) * rank)
+            for n, out, step in zip(shape[1:-1], cotangent.shape[1:-1], stride, strict=True):
+                dilated.append((0, n - step * (out - 1) - 1, step - 1))
+            return jax.lax.pad(gradient, zero, [*dilated, (0, 0, 0)])
         for axis in range(rank):
             reach = dilation[axis] * (kernel.shape[axis] - 1)
             before = reach - geometry["padding"][axis][0]
@@ -106,11 +115,11 @@ def _input_gradient(cotangent: Any, x: Any, kernel: Any, **geometry: Any) -> Any
         flipped = jnp.swapaxes(jnp.flip(kernel, tuple(range(rank))), -1, -2)  # [*window, C, F] -> [*window, F, C]
         return convolve(image, flipped, stride=(1,) * rank, padding=((0, 0),) * rank, dilation=dilation)
 
-    def stock(cotangent: Any, kernel: Any) -> Any:
+    def transposed(cotangent: Any, kernel: Any) -> Any:
         images = jax.ShapeDtypeStruct(shape, cotangent.dtype)
-        return jax.linear_transpose(lambda x: _stock(x, kernel, **geometry), images)(cotangent)[0]
+        return jax.linear_transpose(lambda x: _elsewhere(x, kernel, **geometry), images)(cotangent)[0]
 
-    return jax.lax.platform_dependent(cotangent, kernel, cpu=plain, default=stock)
+    return jax.lax.platform_dependent(cotangent, kernel, cpu=plain, default=transposed)
 
 
 def _kernel_gradient(cotangent: Any, x: Any, kernel: Any, **geometry: Any) -> Any:
@@ -119,6 +128,10 @@ def _kernel_gradient(cotangent: Any, x: Any, kernel: Any, **geometry: Any) -> An
 
     def plain(cotangent: Any, x: Any) -> Any:
         stride, dilation = geometry["window_strides"], geometry["rhs_dilation"]
+        if is_pointwise(shape, geometry["padding"]):
+            seen = every(x, stride).reshape(-1, x.shape[-1])  # [B, *out, C] -> [N, C]
+            product = seen.T @ cotangent.reshape(-1, cotangent.shape[-1])  # [B, *out, F] -> [N, F]
+            return product.reshape(shape)  # [C, F] -> [1, ..., 1, C, F]
         padding = []
         for axis in range(rank):
             before = geometry["padding"][axis][0]
@@ -127,21 +140,24 @@ def _kernel_gradient(cotangent: Any, x: Any, kernel: Any, **geometry: Any) -> An
             padding.append((before, met - before - x.shape[axis + 1]))
         images = jnp.swapaxes(x, 0, -1)  # [B, *space, C] -> [C, *space, B]
         window = jnp.moveaxis(cotangent, 0, -2)  # [B, *out, F] -> [*out, B, F]
-        gradient = convolve(images, window, stride=dilation, padding=padding, dilation=stride)
+        # Not folded: its channels are the batch, which devices divide.
+        gradient = _primitive.bind(
+            images, window, window_strides=dilation, padding=tuple(padding), rhs_dilation=stride, foldable=False
+        )
         return jnp.moveaxis(gradient, 0, -2)  # [C, *window, F] -> [*window, C, F]
 
-    def stock(cotangent: Any, x: Any) -> Any:
+    def transposed(cotangent: Any, x: Any) -> Any:
         kernels = jax.ShapeDtypeStruct(shape, cotangent.dtype)
-        return jax.linear_transpose(lambda kernel: _stock(x, kernel, **geometry), kernels)(cotangent)[0]
+        return jax.linear_transpose(lambda kernel: _elsewhere(x, kernel, **geometry), kernels)(cotangent)[0]
 
-    return jax.lax.platform_dependent(cotangent, x, cpu=plain, default=stock)
+    return jax.lax.platform_dependent(cotangent, x, cpu=plain, default=transposed)
 
 
 def _batched(arguments: Any, axes: Any, **geometry: Any) -> tuple[Any, int]:
     """`vmap`: over images alone it is a larger batch; over kernels it is XLA's own grouped convolution."""
     x, kernel = arguments
     if axes[1] is not None:
-        return jax.vmap(functools.partial(_stock, **geometry), in_axes=axes)(x, kernel), 0
+        return jax.vmap(functools.partial(_elsewhere, **geometry), in_axes=axes)(x, kernel), 0
     x = jnp.moveaxis(x, axes[0], 0)
     merged = x.reshape(-1, *x.shape[2:])  # [V, B, *space, C] -> [V * B, *space, C]
     out = _primitive.bind(merged, kernel, **geometry)
@@ -151,6 +167,7 @@ def _batched(arguments: Any, axes: Any, **geometry: Any) -> tuple[Any, int]:
 _primitive = Primitive("channels_last_convolution")
 _primitive.def_impl(lambda x, kernel, **geometry: jax.jit(functools.partial(_primitive.bind, **geometry))(x, kernel))
 _primitive.def_abstract_eval(_abstract)
-mlir.register_lowering(_primitive, mlir.lower_fun(_stock, multiple_results=False))
+mlir.register_lowering(_primitive, mlir.lower_fun(_elsewhere, multiple_results=False))
+mlir.register_lowering(_primitive, mlir.lower_fun(_on_cpu, multiple_results=False), platform="cpu")
 ad.defbilinear(_primitive, _input_gradient, _kernel_gradient)
 batching.primitive_batchers[_primitive] = _batched

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_jax.ops.conv import channels_last, convolve
+from cnn_jax.ops.conv import convolve
+from cnn_jax.ops.conv_forms import channels_last
 
 # Each: size of the image, the window, the stride, the padding and the dilation, per axis of space.
 GEOMETRIES = {

@@ -16,8 +16,8 @@ OVERRIDES = "override any config key, for example --config.optimizer.learning_ra
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line, as all errors of a command are."""
 
-    def __init__(self, description: str):
-        super().__init__(description=description, allow_abbrev=False)
+    def __init__(self, description: str, *, prog: str | None = None):
+        super().__init__(description=description, prog=prog, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         """Refuse the arguments.

@@ -1,0 +1,105 @@
+"""Our side of a benchmark, in a process of its own: `python -m cnn_jax.benchmark.worker`.
+
+One JSON object a line comes in on the standard input and one goes out on the standard output. Requests: `describe`
+(parameters, versions), `prepare` (compile and warm up) and `run` (so many steps, timed). Between them the process
+waits for its input, so that the other side has the machine. `experiments/benchmarks/torch_worker.py` answers the same.
+"""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from cnn_jax.benchmark.cases import Case
+from cnn_jax.data.sources import Source
+from cnn_jax.train.config_file import override, plain
+from cnn_jax.train.experiment import Experiment
+from cnn_jax.train.passport import versions
+from cnn_jax.train.run import build
+
+
+def make_experiment(case: Case, *, overrides: tuple[str, ...] = ()) -> Experiment:
+    """The experiment of a case, on one batch of random pixels and labels.
+
+    Args:
+      case: what to time.
+      overrides: `--config.key=value` assignments, to compare settings.
+    """
+    config = override(plain(case.config()), overrides)
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (config["data"]["batch_size"], *case.image), np.uint8)
+    labels = generator.integers(0, case.num_classes, len(images), np.int32)
+    source = Source(
+        name="random pixels",
+        class_names=tuple(str(label) for label in range(case.num_classes)),
+        sizes={"train": len(images)},
+        load_range=lambda split, start, stop: (images[start:stop], labels[start:stop]),
+    )
+    return build(config, source=source)
+
+
+def make_runner(experiment: Experiment, mode: str) -> Callable[[int], None]:
+    """A function that takes this many steps and waits until they are done.
+
+    Args:
+      experiment: whose compiled functions are called.
+      mode: "train" (`Experiment.compiled_step`, state donated and metrics merged, as in a run) or "forward"
+        (`Experiment.compiled_prediction`).
+    """
+    state, batch = experiment.initial_state(), experiment.batch(0)
+    if mode == "forward":
+        predict = experiment.compiled_prediction()
+
+        def forward(steps: int) -> None:
+            for _ in range(steps):
+                # Each is waited for: predictions that pile up would run side by side.
+                jax.block_until_ready(predict(state.params, state.model_state, batch))
+
+        return forward
+
+    step, held = experiment.compiled_step(), [state, experiment.empty_metrics()]
+
+    def train(steps: int) -> None:
+        for _ in range(steps):
+            held[:] = step(*held, batch)
+        jax.block_until_ready(held)
+
+    return train
+
+
+def answer(request: Mapping[str, Any], runners: dict[str, Callable[[int], None]]) -> dict[str, Any]:
+    """What one request asks for.
+
+    Args:
+      request: `do`, and what that needs.
+      runners: variant to what was prepared; changed in place.
+    """
+    if request["do"] == "run":
+        started = time.perf_counter()
+        runners[request["variant"]](request["steps"])
+        return {"seconds": time.perf_counter() - started}
+    experiment = make_experiment(Case(**plain(request["case"])), overrides=tuple(request["overrides"]))
+    if request["do"] == "describe":
+        params = experiment.abstract_state().params
+        count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+        return {"parameters": count, "versions": versions(), "variants": ["jit"]}
+    started = time.perf_counter()
+    runners[request["variant"]] = make_runner(experiment, request["mode"])
+    runners[request["variant"]](request["warm_up"])
+    return {"seconds": time.perf_counter() - started}
+
+
+def main() -> None:
+    """Answer requests until the standard input ends."""
+    runners: dict[str, Callable[[int], None]] = {}
+    for line in sys.stdin:
+        print(json.dumps(answer(json.loads(line), runners)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -61,6 +61,13 @@ CPU_CASES = (
     Case(model="lenet5", image=(28, 28, 1), batch_size=128),
     Case(model="classic_stack", image=(32, 32, 3), batch_size=128),
     Case(model="resnet20", image=(32, 32, 3), batch_size=128),
+    Case(
+        model="mobilenet_v2",
+        image=(32, 32, 3),
+        batch_size=128,
+        arguments={"stem": "cifar"},
+        peer_arguments={"stem": "cifar"},
+    ),
     Case(model="resnet50", image=(224, 224, 3), batch_size=8, num_classes=1000),
 )
 """The rows of the CPU table."""

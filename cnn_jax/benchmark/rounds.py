@@ -26,7 +26,7 @@ class Worker:
     """
 
     def __init__(self, command: Sequence[str], *, environment: Mapping[str, str]):
-        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
+        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         self._process = subprocess.Popen(
             command,
             env=dict(environment),

@@ -38,7 +38,7 @@ def make_experiment(case: Case, *, overrides: tuple[str, ...] = ()) -> Experimen
         name="random pixels",
         class_names=tuple(str(label) for label in range(case.num_classes)),
         sizes={"train": len(images)},
-        load_range=lambda split, start, stop: (images[start:stop], labels[start:stop]),
+        load_range=lambda _, start, stop: (images[start:stop], labels[start:stop]),
     )
     return build(config, source=source)
 

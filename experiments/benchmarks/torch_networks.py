@@ -85,7 +85,7 @@ def resnet20(*, num_classes: int, in_channels: int) -> nn.Module:
 
 
 def resnet50(*, num_classes: int, in_channels: int) -> nn.Module:
-    """torchvision's resnet50."""
+    """ResNet-50 as torchvision builds it."""
     layers: list[nn.Module] = [conv_norm(in_channels, 64, 7, stride=2), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
     inputs = 64
     for width, blocks, first_stride in ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)):
@@ -118,7 +118,7 @@ class InvertedResidual(nn.Module):
 
 
 def mobilenet_v2(*, num_classes: int, in_channels: int, stem: str = "imagenet", dropout_rate: float = 0.2) -> nn.Module:
-    """torchvision's mobilenet_v2; stem "cifar" leaves out its first two subsamplings."""
+    """MobileNetV2 as torchvision builds it; stem "cifar" leaves out its first two subsamplings."""
     early = 2 if stem == "imagenet" else 1
     layers: list[nn.Module] = [conv_norm(in_channels, 32, 3, stride=early), nn.ReLU6()]
     inputs = 32

@@ -1,6 +1,7 @@
 """Two sides measured in turn: worker processes that wait while the other runs, and the statistics of their rounds."""
 
 import json
+import os
 import pathlib
 import statistics
 import subprocess
@@ -23,9 +24,11 @@ class Worker:
     Args:
       command: how to start it.
       environment: all of its environment variables.
+      options: merged into every request.
     """
 
-    def __init__(self, command: Sequence[str], *, environment: Mapping[str, str]):
+    def __init__(self, command: Sequence[str], *, environment: Mapping[str, str], options: Mapping[str, Any]):
+        self._options = dict(options)
         self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         self._process = subprocess.Popen(
             command,
@@ -45,7 +48,7 @@ class Worker:
         line = ""
         if self._process.stdin and self._process.stdout:
             try:
-                self._process.stdin.write(json.dumps({"do": do, **request}) + "\n")
+                self._process.stdin.write(json.dumps({"do": do, **self._options, **request}) + "\n")
                 self._process.stdin.flush()
                 line = self._process.stdout.readline()
             except BrokenPipeError:
@@ -53,6 +56,16 @@ class Worker:
         if not line:
             raise WorkerError(f"{pathlib.Path(str(self._process.args[0])).name}: {self._last_words()}")
         return json.loads(line)
+
+    def cpu_seconds(self) -> float | None:
+        """Processor time that the process has used; None where the system does not tell."""
+        try:
+            fields = (
+                pathlib.Path(f"/proc/{self._process.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+            )
+        except OSError:
+            return None
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # utime and stime
 
     def _last_words(self) -> str:
         self._errors.seek(0)
@@ -110,6 +123,16 @@ def measure_in_turn(
 def _fits(started: float, done: int, budget_seconds: float) -> bool:
     """Whether one more round would end within the budget."""
     return (time.perf_counter() - started) * (done + 1) / done <= budget_seconds
+
+
+def busy_seconds() -> float | None:
+    """Processor time that all processes of the machine have used; None where the system does not tell."""
+    try:
+        first = pathlib.Path("/proc/stat").read_text(encoding="utf-8").partition("\n")[0]
+    except OSError:
+        return None
+    user, nice, system, _idle, _waiting, *interrupts = (int(field) for field in first.split()[1:8])
+    return (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
 
 
 def compare(

@@ -2,7 +2,8 @@
 
 One JSON object a line comes in on the standard input and one goes out on the standard output. Requests: `describe`
 (parameters, versions), `prepare` (compile and warm up) and `run` (so many steps, timed). Between them the process
-waits for its input, so that the other side has the machine. `experiments/benchmarks/torch_worker.py` answers the same.
+waits for its input, so that the other side has the machine. `experiments/benchmarks/torch_worker.py` answers the same;
+`matmul`, the rate of matrix products, is answered here alone.
 """
 
 import json
@@ -13,10 +14,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from cnn_jax.benchmark.cases import Case
 from cnn_jax.data.sources import Source
+from cnn_jax.methods.summarize import summarize
 from cnn_jax.train.config_file import override, plain
 from cnn_jax.train.experiment import Experiment
 from cnn_jax.train.passport import versions
@@ -72,6 +75,49 @@ def make_runner(experiment: Experiment, mode: str) -> Callable[[int], None]:
     return train
 
 
+def describe(case: Case, experiment: Experiment) -> dict[str, Any]:
+    """What the parent must know of a case before it is timed.
+
+    Returns:
+      `parameters`, their number; `parameter_bytes` per array; `norm_bytes`, per BatchNorm layer the bytes of a mean and
+      a mean square; `macs`, multiply-accumulates of a forward pass for one example; `variants`, `versions`, `device`
+      and `platform`.
+    """
+    state = experiment.abstract_state()
+    arrays = jax.tree.leaves(state.params)
+    statistics = jax.tree_util.tree_leaves_with_path(state.model_state)
+    means = [
+        leaf for path, leaf in statistics if jax.tree_util.keystr(path, simple=True, separator="/").endswith("/mean")
+    ]
+    return {
+        "parameters": sum(math.prod(leaf.shape) for leaf in arrays),
+        "parameter_bytes": [math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in arrays],
+        "norm_bytes": [2 * math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in means],
+        "macs": summarize(experiment.model, case.image).totals.macs,
+        "variants": ["jit"],
+        "versions": versions(),
+        "device": jax.devices()[0].device_kind,
+        "platform": jax.default_backend(),
+    }
+
+
+def matmul_rate(size: int, *, repeats: int = 20) -> float:
+    """Operations per second of a product of two square bfloat16 matrices, the best of some tries: the practical peak.
+
+    Args:
+      size: rows and columns.
+      repeats: tries.
+    """
+    a = jnp.full((size, size), 0.5, jnp.bfloat16)
+    product = jax.jit(jnp.matmul)
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        product(a, a).block_until_ready()
+        times.append(time.perf_counter() - started)
+    return 2 * size**3 / min(times[1:])
+
+
 def answer(request: Mapping[str, Any], runners: dict[str, Callable[[int], None]]) -> dict[str, Any]:
     """What one request asks for.
 
@@ -83,11 +129,12 @@ def answer(request: Mapping[str, Any], runners: dict[str, Callable[[int], None]]
         started = time.perf_counter()
         runners[request["variant"]](request["steps"])
         return {"seconds": time.perf_counter() - started}
-    experiment = make_experiment(Case(**plain(request["case"])), overrides=tuple(request["overrides"]))
+    if request["do"] == "matmul":
+        return {"flops_per_second": matmul_rate(request["size"])}
+    case = Case(**plain(request["case"]))
+    experiment = make_experiment(case, overrides=tuple(request["overrides"]))
     if request["do"] == "describe":
-        params = experiment.abstract_state().params
-        count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
-        return {"parameters": count, "versions": versions(), "variants": ["jit"]}
+        return describe(case, experiment)
     started = time.perf_counter()
     runners[request["variant"]] = make_runner(experiment, request["mode"])
     runners[request["variant"]](request["warm_up"])

@@ -14,26 +14,30 @@ import torch_networks
 from torch.nn import functional
 
 
-def prepare(case: dict, mode: str, variant: str) -> Callable[[], object]:
+def prepare(case: dict, mode: str, variant: str, *, device: str, autocast: bool) -> Callable[[], object]:
     """A function that does one step of a case.
 
     Args:
       case: as `cnn_jax.benchmark.cases.Case` has it, from JSON.
       mode: "train" (forward, loss, backward, update) or "forward".
       variant: "eager", "channels_last", or "compiled" (channels last too).
+      device: "cpu" or "cuda".
+      autocast: compute in bfloat16 where autocast does.
     """
     torch.manual_seed(0)
     network = build(case)
     layout = torch.contiguous_format if variant == "eager" else torch.channels_last
-    network = network.to(memory_format=layout).train(mode == "train")
+    network = network.to(device, memory_format=layout).train(mode == "train")
     height, width, channels = case["image"]
     images = torch.randint(0, 256, (case["batch_size"], channels, height, width), dtype=torch.uint8)
-    images = images.to(memory_format=layout)
-    labels = torch.randint(0, case["num_classes"], (case["batch_size"],))
-    mean, std = (torch.tensor(case[name]).reshape(1, -1, 1, 1) for name in ("mean", "std"))  # [C] -> [1, C, 1, 1]
+    images = images.to(device, memory_format=layout)
+    labels = torch.randint(0, case["num_classes"], (case["batch_size"],)).to(device)
+    # [C] -> [1, C, 1, 1]; one number serves all channels
+    mean, std = (torch.tensor(case[name]).reshape(1, -1, 1, 1).to(device) for name in ("mean", "std"))
 
     def logits(images: torch.Tensor) -> torch.Tensor:
-        return network((images.float() / 255.0 - mean) / std)
+        with torch.autocast(device, torch.bfloat16, enabled=autocast):
+            return network((images.float() / 255.0 - mean) / std)
 
     if mode == "forward":
         run = torch.compile(logits) if variant == "compiled" else logits
@@ -45,7 +49,7 @@ def prepare(case: dict, mode: str, variant: str) -> Callable[[], object]:
         return forward
 
     def loss(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return functional.cross_entropy(logits(images), labels)
+        return functional.cross_entropy(logits(images).float(), labels)
 
     compute = torch.compile(loss) if variant == "compiled" else loss
     optimizer = torch.optim.SGD(network.parameters(), lr=case["learning_rate"], momentum=case["momentum"])
@@ -58,6 +62,16 @@ def prepare(case: dict, mode: str, variant: str) -> Callable[[], object]:
         return value.detach()
 
     return train
+
+
+def timed(run: Callable[[], object], steps: int) -> float:
+    """Seconds of so many steps, until the device has done them."""
+    started = time.perf_counter()
+    for _ in range(steps):
+        run()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
 
 
 def build(case: dict) -> torch.nn.Module:
@@ -82,17 +96,13 @@ def main() -> None:
             answer["variants"] = ["eager", "channels_last", "compiled"]
         elif request["do"] == "prepare":
             started = time.perf_counter()
-            run = prepare(request["case"], request["mode"], request["variant"])
-            for _ in range(request["warm_up"]):
-                run()
+            where = {name: request[name] for name in ("device", "autocast")}
+            run = prepare(request["case"], request["mode"], request["variant"], **where)
+            timed(run, request["warm_up"])
             prepared[request["variant"]] = run
             answer["seconds"] = time.perf_counter() - started
         else:
-            run = prepared[request["variant"]]
-            started = time.perf_counter()
-            for _ in range(request["steps"]):
-                run()
-            answer["seconds"] = time.perf_counter() - started
+            answer["seconds"] = timed(prepared[request["variant"]], request["steps"])
         print(json.dumps(answer), flush=True)
 
 

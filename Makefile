@@ -13,7 +13,7 @@ help:
 	@echo "make slow         the slow tests"
 	@echo "make lint types   ruff and pyrefly"
 	@echo "make results      write the README's table of results from the stored result.json files"
-	@echo "make bench        time training against PyTorch on this CPU and write the README's table (about 12 minutes)"
+	@echo "make bench        time training against PyTorch on this CPU and write the README's table"
 	@echo "make constraints  resolve all dependencies anew and pin them"
 
 quickstart: $(VENV)/.core

@@ -28,7 +28,7 @@ class Worker:
     """
 
     def __init__(self, command: Sequence[str], *, environment: Mapping[str, str], options: Mapping[str, Any]):
-        self._options = dict(options)
+        self._options, self._name = dict(options), " ".join(pathlib.Path(part).name for part in command[:3])
         self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         self._process = subprocess.Popen(
             command,
@@ -54,7 +54,7 @@ class Worker:
             except BrokenPipeError:
                 pass
         if not line:
-            raise WorkerError(f"{pathlib.Path(str(self._process.args[0])).name}: {self._last_words()}")
+            raise WorkerError(f"{self._name}: {self._last_words()}")
         return json.loads(line)
 
     def cpu_seconds(self) -> float | None:
@@ -83,6 +83,8 @@ class Worker:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        if self._process.stdout:
+            self._process.stdout.close()
         self._errors.close()
 
 
@@ -111,9 +113,9 @@ def measure_in_turn(
         time.sleep(PAUSE_SECONDS)
         steps[name] = max(1, round(turn_seconds / max(run(2) / 2, 1e-6)))
     found: dict[str, list[float]] = {name: [] for name in sides}
-    done = 0
+    names, done = tuple(sides), 0
     while done < rounds or (done < most_rounds and _fits(started, done, budget_seconds)):
-        for name in sides if done % 2 == 0 else reversed(sides):
+        for name in names if done % 2 == 0 else reversed(names):
             time.sleep(PAUSE_SECONDS)
             found[name].append(sides[name](steps[name]) / steps[name])
         done += 1
@@ -154,7 +156,11 @@ def compare(
       [0.5, 2.0]
     """
     row: dict[str, Any] = {"rounds": len(ours)}
-    values = {"ours": [batch_size / seconds for seconds in ours], "peer": None, "ratio": None}
+    values: dict[str, list[float] | None] = {
+        "ours": [batch_size / seconds for seconds in ours],
+        "peer": None,
+        "ratio": None,
+    }
     if peer is not None:
         values["peer"] = [batch_size / seconds for seconds in peer]
         values["ratio"] = [theirs / mine for mine, theirs in zip(ours, peer, strict=True)]

@@ -65,12 +65,14 @@ def make_runner(experiment: Experiment, mode: str) -> Callable[[int], None]:
 
         return forward
 
-    step, held = experiment.compiled_step(), [state, experiment.empty_metrics()]
+    step = experiment.compiled_step()
+    held: dict[str, Any] = {"state": state, "pending": experiment.empty_metrics()}
 
     def train(steps: int) -> None:
+        state, pending = held["state"], held["pending"]
         for _ in range(steps):
-            held[:] = step(*held, batch)
-        jax.block_until_ready(held)
+            state, pending = step(state, pending, batch)
+        held.update(state=jax.block_until_ready(state), pending=pending)
 
     return train
 

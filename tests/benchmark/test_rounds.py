@@ -27,9 +27,9 @@ def test_a_worker_answers_and_ends_with_its_input():
 
 
 def test_a_worker_that_fails_says_why():
-    with worker("import sys; sys.stdin.readline(); raise SystemExit('no such network')") as process:
-        with pytest.raises(WorkerError, match="no such network"):
-            process.ask("describe")
+    fails = "import sys; sys.stdin.readline(); raise SystemExit('no such network')"
+    with worker(fails) as process, pytest.raises(WorkerError, match="no such network"):
+        process.ask("describe")
     with worker("pass") as process, pytest.raises(WorkerError, match="exit status 0"):
         process.ask("describe")
 

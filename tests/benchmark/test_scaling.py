@@ -51,11 +51,10 @@ def test_a_step_on_four_devices_by_hand():
 def test_limits(link):
     workload = Workload(compute_seconds=0.1, parameter_bytes=(4_000_000,) * 25, norm_bytes=(512,) * 50)
     predictions = [predict(workload, 2**power, interconnect=link) for power in range(11)]
-    alone, *more = predictions
     for name in ("data_parallel", "data_parallel_overlapped", "fsdp", "fsdp_overlapped"):
         times = [getattr(prediction, name) for prediction in predictions]
         assert times[0] == 0.1
         assert times == sorted(times)
-    for prediction in more:
+    for prediction in predictions[1:]:
         assert 0.1 < prediction.data_parallel_overlapped <= prediction.data_parallel
         assert 0.1 < prediction.fsdp_overlapped <= prediction.fsdp

@@ -85,12 +85,12 @@ class Prediction:
     fsdp_overlapped: float
 
 
-def all_reduce_seconds(size: float, devices: int, interconnect: Interconnect) -> float:
+def all_reduce_seconds(size: int, devices: int, interconnect: Interconnect) -> float:
     """The time to sum `size` bytes over devices so that all have the sum: the faster of a ring and a tree.
 
     Example:
       >>> link = Interconnect(bandwidth=1e9, latency=1e-3, source="example")
-      >>> all_reduce_seconds(4e9, 4, link)  # 6 steps of 1 ms, and 2 × 3/4 × 4 s
+      >>> all_reduce_seconds(4_000_000_000, 4, link)  # 6 steps of 1 ms, and 2 × 3/4 × 4 s
       6.006
     """
     if devices == 1:
@@ -101,7 +101,7 @@ def all_reduce_seconds(size: float, devices: int, interconnect: Interconnect) ->
     return min(ring, tree)
 
 
-def gather_seconds(size: float, devices: int, interconnect: Interconnect) -> float:
+def gather_seconds(size: int, devices: int, interconnect: Interconnect) -> float:
     """The time to bring `size` bytes, of which each device has its part, to all; a reduce-scatter takes the same.
 
     Recursive doubling moves as many bytes as a ring in log2(n) steps.

@@ -17,11 +17,11 @@ LINK = Interconnect(bandwidth=1e9, latency=1e-3, source="example")
 @pytest.mark.parametrize(
     ("size", "devices", "expected"),
     [
-        (1e9, 1, 0.0),
-        (1e9, 2, 2 * 0.001 + 1.0),  # a ring of two: 2 steps, 2 × 1/2 × 1 s
-        (1e9, 8, 14 * 0.001 + 1.75),
-        (1e9, 5, 8 * 0.001 + 1.6),
-        (1e3, 1024, 20 * 0.001 + 2e-6),  # small: the tree's 10 steps each way beat the ring's 2,046
+        (1_000_000_000, 1, 0.0),
+        (1_000_000_000, 2, 2 * 0.001 + 1.0),  # a ring of two: 2 steps, 2 × 1/2 × 1 s
+        (1_000_000_000, 8, 14 * 0.001 + 1.75),
+        (1_000_000_000, 5, 8 * 0.001 + 1.6),
+        (1_000, 1024, 20 * 0.001 + 2e-6),  # small: the tree's 10 steps each way beat the ring's 2,046
     ],
 )
 def test_all_reduce(size, devices, expected):
@@ -29,7 +29,8 @@ def test_all_reduce(size, devices, expected):
 
 
 @pytest.mark.parametrize(
-    ("size", "devices", "expected"), [(1e9, 1, 0.0), (1e9, 4, 2 * 0.001 + 0.75), (1e9, 5, 3 * 0.001 + 0.8)]
+    ("size", "devices", "expected"),
+    [(1_000_000_000, 1, 0.0), (1_000_000_000, 4, 2 * 0.001 + 0.75), (1_000_000_000, 5, 3 * 0.001 + 0.8)],
 )
 def test_gather(size, devices, expected):
     assert gather_seconds(size, devices, LINK) == pytest.approx(expected)

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 WORKDIR ?= runs/quickstart
 SHELL := /bin/sh
 
-.PHONY: help quickstart test slow lint types constraints results clean
+.PHONY: help quickstart test slow lint types constraints results bench bench-table clean
 
 help:
 	@echo "make quickstart   install, then train a small network on real digits (about a minute after installation)"
@@ -13,6 +13,7 @@ help:
 	@echo "make slow         the slow tests"
 	@echo "make lint types   ruff and pyrefly"
 	@echo "make results      write the README's table of results from the stored result.json files"
+	@echo "make bench        time training against PyTorch on this CPU and write the README's table"
 	@echo "make constraints  resolve all dependencies anew and pin them"
 
 quickstart: $(VENV)/.core
@@ -33,6 +34,12 @@ types: $(VENV)/.dev
 
 results: $(VENV)/.core
 	$(BIN)/python experiments/tabulate_results.py
+
+bench: $(VENV)/.core
+	$(BIN)/python experiments/benchmark.py cpu --store
+
+bench-table: $(VENV)/.core
+	$(BIN)/python experiments/benchmark.py table
 
 # Say what is missing before pip or venv fail in their own words.
 $(VENV)/bin/python:

@@ -3,6 +3,7 @@
 import argparse
 import io
 import logging
+import pathlib
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -16,8 +17,8 @@ OVERRIDES = "override any config key, for example --config.optimizer.learning_ra
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line, as all errors of a command are."""
 
-    def __init__(self, description: str):
-        super().__init__(description=description, allow_abbrev=False)
+    def __init__(self, description: str, *, prog: str | None = None):
+        super().__init__(description=description, prog=prog, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         """Refuse the arguments.
@@ -79,3 +80,30 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> tuple[ar
         else:
             overrides.append(argument)
     return known, override(load(known.config), overrides)
+
+
+def write_section(file: pathlib.Path, content: str, *, begin: str, end: str, remedy: str, check: bool) -> None:
+    """Put generated text between two marker lines of a file.
+
+    Args:
+      file: such as the README.
+      content: what is to stand there.
+      begin: the line before it.
+      end: the line after it.
+      remedy: the command that writes it, for the error.
+      check: write nothing.
+
+    Raises:
+      UserError: the file has no such lines, or with `check` another text between them.
+    """
+    text = file.read_text(encoding="utf-8")
+    if begin not in text or end not in text:
+        raise UserError(f"{file} has no place for the text; it needs the lines {begin!r} and {end!r}")
+    before, _, rest = text.partition(begin)
+    updated = f"{before}{begin}\n{content}\n{end}{rest.partition(end)[2]}"
+    if updated == text:
+        return
+    if check:
+        raise UserError(f"{file} is out of date between {begin!r} and {end!r}; run `{remedy}`")
+    file.write_text(updated, encoding="utf-8")
+    print(f"wrote {file}")

@@ -33,17 +33,7 @@ def main(arguments: Sequence[str]) -> int:
     known = parser.parse_args(arguments)
     for directory in known.store:
         print(f"stored {store(pathlib.Path(directory)).relative_to(ROOT)}")
-    text = README.read_text(encoding="utf-8")
-    if BEGIN not in text or END not in text:
-        raise UserError(f"{README} has no place for the table; it needs the lines {BEGIN!r} and {END!r}")
-    before, _, rest = text.partition(BEGIN)
-    updated = f"{before}{BEGIN}\n{table(load())}\n{END}{rest.partition(END)[2]}"
-    if known.check:
-        if updated != text:
-            raise UserError("the README's table of results is out of date; run `make results`")
-    elif updated != text:
-        README.write_text(updated, encoding="utf-8")
-        print(f"wrote the table of results into {README}")
+    command.write_section(README, table(load()), begin=BEGIN, end=END, remedy="make results", check=known.check)
     return 0
 
 

@@ -1,6 +1,7 @@
 """What every test runs under: eight simulated devices, one shared compilation cache, no silent rank promotion."""
 
 import copy
+import importlib.util
 import os
 import pathlib
 import subprocess
@@ -24,6 +25,17 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 def repository() -> pathlib.Path:
     """The root of the checkout."""
     return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """The reference set's own module, which rebuilds weights and inputs and compares outputs."""
+    spec = importlib.util.spec_from_file_location("golden", REPOSITORY / "tests" / "reference" / "golden.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")

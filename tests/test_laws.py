@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "methods": {"losses", "ops"},
     "weights": {"models", "nn", "ops"},
     "command": {"train"},
+    "benchmark": {"data", "methods", "train"},
 }
 HEAVY = {"tensorflow", "tensorflow_datasets", "torch", "tensorboardX", "sklearn", "PIL"}
 EXTRAS = {"tensorflow", "torch", "tensorboardX", "pytest", "hypothesis", "beartype"}

@@ -12,6 +12,7 @@ from cnn_jax.models.classic_stack import classic_stack
 from cnn_jax.models.lenet import lenet5
 from cnn_jax.models.lenet_1998 import lenet5_1998
 from cnn_jax.models.mlp import mlp
+from cnn_jax.models.mobilenet_v2 import mobilenet_v2
 from cnn_jax.models.resnet_presets import resnet_cifar, resnet_imagenet
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -19,6 +20,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "lenet5": lenet5,
     "lenet5_1998": lenet5_1998,
     "mlp": mlp,
+    "mobilenet_v2": mobilenet_v2,
     "resnet_cifar": resnet_cifar,
     "resnet20": partial(resnet_cifar, depth=20),
     "resnet32": partial(resnet_cifar, depth=32),

@@ -50,6 +50,7 @@ def identity(x: Float[Array, "..."]) -> Float[Array, "..."]:
 
 ACTIVATIONS: dict[str, Callable[..., Any]] = {
     "relu": nn.relu,
+    "relu6": nn.relu6,
     "leaky_relu": functools.partial(nn.leaky_relu, negative_slope=0.01),
     "prelu": PReLU,
     "elu": nn.elu,

@@ -22,6 +22,7 @@ class ConvNormAct(nn.Module):
       kernel_size: one size for all spatial axes or one for each, in pixels.
       stride: step of the kernel, in pixels.
       padding: as in `Conv`.
+      groups: as in `Conv`.
       use_bias: the convolution has a bias; BatchNorm directly behind it would cancel one.
       norm: a key of `NORMS`.
       activation: a key of `ACTIVATIONS`.
@@ -39,6 +40,7 @@ class ConvNormAct(nn.Module):
     kernel_size: int | tuple[int, ...]
     stride: int = 1
     padding: str | int = "same"
+    groups: int = 1
     use_bias: bool = True
     norm: str = "none"
     activation: str = "relu"
@@ -58,6 +60,7 @@ class ConvNormAct(nn.Module):
             self.kernel_size,
             stride=self.stride,
             padding=self.padding,
+            groups=self.groups,
             use_bias=self.use_bias,
             dtype=self.dtype,
             kernel_init=self.kernel_init,

@@ -147,15 +147,19 @@ class Experiment:
             return {}
         return scalars(self.evaluate(step, state, "validation"), "validation")
 
-    def predict(self, state: TrainState, split: str) -> dict[str, np.ndarray]:
-        """The task's predictions for every example of a split, in order, on the host."""
+    def compiled_prediction(self) -> Callable[[PyTree, PyTree, Batch], dict[str, jax.Array]]:
+        """`task.predict` of (params, model_state, batch) under jit over the mesh."""
         transform = functools.partial(evaluation_transform, mean=self.mean, std=self.std)
 
         def predict(params: PyTree, model_state: PyTree, batch: Batch) -> dict[str, jax.Array]:
             return self.task.predict(params, model_state, transform(batch))
 
         whole, parts = replicated(self.mesh), divided(self.mesh)
-        compiled = jax.jit(predict, in_shardings=(whole, whole, parts), out_shardings=parts)
+        return jax.jit(predict, in_shardings=(whole, whole, parts), out_shardings=parts)
+
+    def predict(self, state: TrainState, split: str) -> dict[str, np.ndarray]:
+        """The task's predictions for every example of a split, in order, on the host."""
+        compiled = self.compiled_prediction()
         variables = evaluation_variables(state)
         outputs = jax.device_get([compiled(*variables, batch) for batch in self.evaluation_batches(split)])
         count = len(self.splits[split])

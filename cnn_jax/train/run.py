@@ -35,11 +35,12 @@ LARGEST_MINIMUM = 2048
 LARGEST_STEP = 2**31 - 1
 
 
-def build(config: Node) -> Experiment:
+def build(config: Node, *, source: Source | None = None) -> Experiment:
     """Check a config and everything it names, load the data, and build the parts.
 
     Args:
       config: plain values, from `config_file.load` and `config_file.override`.
+      source: the data set; default is to open the one that the config names.
 
     Raises:
       UserError: whatever is wrong, in one line, before any training step.
@@ -60,7 +61,7 @@ def build(config: Node) -> Experiment:
         for index, node in enumerate(checked.data.augment)
     )
 
-    source = open_data(checked)
+    source = source or open_data(checked)
     splits = {name: source.load(spec) for name, spec in checked.data.splits.model_dump().items() if spec is not None}
     train = splits["train"]
     model_node, model = build_model(checked.model, num_classes=len(source.class_names))

@@ -19,6 +19,7 @@ SMALL = [
     ("lenet5", {}, (28, 28, 1)),
     ("lenet5_1998", {}, (28, 28, 1)),
     ("mlp", {"hidden": (8,)}, (6, 6, 3)),
+    ("mobilenet_v2", {"width_multiplier": 0.1, "dropout_rate": 0.0}, (40, 40, 3)),
     ("resnet_cifar", {"depth": 8, "width": 4}, (16, 16, 3)),
     ("resnet18", {"width": 4}, (40, 40, 3)),
 ]
@@ -123,6 +124,8 @@ ERRORS = [
     ("resnet_cifar", {"zero_init_residual": True, "shortcut": "none"}, "zero_init_residual=True needs .* shortcut"),
     ("resnet_imagenet", {"depth": 20}, "depth is 20; it must be one of 18, 34, 50, 101, 152"),
     ("resnet18", {"stem": "mnist"}, "unknown stem 'mnist'.* Known: cifar, imagenet"),
+    ("mobilenet_v2", {"width_multiplier": 0.0}, r"width_multiplier is 0\.0; it must be above 0"),
+    ("mobilenet_v2", {"stem": "mnist"}, "unknown stem 'mnist'.* Known: cifar, imagenet"),
     ("lenet5", {"padding": -1}, "padding is -1"),
     ("lenet5", {"pool": "none"}, "unknown pool 'none'"),
     ("lenet5", {"activation": "tahn"}, "unknown activation 'tahn'; did you mean 'tanh'"),

@@ -18,6 +18,22 @@ NARROW_STACK_COUNT = (
     *(((8 * 8 * 12 + 1) * 20, (20 + 1) * 7)),  # 32 → 16 → 8 pixels, dense 20, dense 7
 )
 
+# Sandler et al. 2018, Table 2 with half the channels, rounded to multiples of 8; the last convolution stays. Per block:
+# t, inputs, outputs; kernels 1×1, 3×3 per channel, 1×1; a norm has two numbers per channel.
+HALF_MOBILENET_BLOCKS = (
+    *((1, 16, 8), (6, 8, 16), (6, 16, 16), (6, 16, 16), (6, 16, 16), (6, 16, 16)),
+    *((6, 16, 32), *[(6, 32, 32)] * 3, (6, 32, 48), *[(6, 48, 48)] * 2, (6, 48, 80), *[(6, 80, 80)] * 2, (6, 80, 160)),
+)
+HALF_MOBILENET_COUNT = (
+    (27 + 2) * 16  # stem
+    + sum(
+        (n * t * n + 2 * t * n) * (t > 1) + (9 + 2) * t * n + t * n * out + 2 * out
+        for t, n, out in HALF_MOBILENET_BLOCKS
+    )
+    + (160 + 2) * 1280
+    + (1280 + 1) * 1000
+)
+
 IMAGENET = {"num_classes": 1000}
 CIFAR = {"num_classes": 10}
 MNIST = {"num_classes": 10, "in_channels": 1}
@@ -44,6 +60,9 @@ REFERENCES = [
     ("lenet5", {**MNIST, "padding": 0}, (32, 32, 1), 61_706, "numbers.md, Others"),
     ("lenet5_1998", {**MNIST}, (32, 32, 1), 60_000, "numbers.md, Others; LeCun et al. 1998"),
     ("mlp", {**MNIST}, (28, 28, 1), MLP_COUNT, "layer arithmetic"),
+    ("mobilenet_v2", {**IMAGENET}, (224, 224, 3), 3_504_872, "zoo.json, mobilenet_v2"),
+    ("mobilenet_v2", {**IMAGENET, "width_multiplier": 0.5}, (64, 64, 3), HALF_MOBILENET_COUNT, "layer arithmetic"),
+    ("mobilenet_v2", {**CIFAR, "stem": "cifar"}, (32, 32, 3), 3_504_872 - 990 * 1281, "stems differ in strides alone"),
     ("resnet_cifar", {**CIFAR, "shortcut": "B"}, (32, 32, 3), 272_474, "zoo.json, classic/cifar_resnet20_B"),
     ("resnet20", {**CIFAR}, (32, 32, 3), 269_722, "numbers.md, CIFAR"),
     ("resnet32", {**CIFAR}, (32, 32, 3), 464_154, "numbers.md, CIFAR"),
@@ -69,6 +88,7 @@ REFERENCES = [
 ZOO = {
     "lenet5": "classic/lenet5_modern",
     "lenet5_1998": "classic/lenet5_original",
+    "mobilenet_v2": "mobilenet_v2",
     **{f"resnet{depth}": f"classic/cifar_resnet{depth}_A" for depth in (20, 32, 44, 56, 110, 1202)},
     **{f"resnet{depth}": f"resnet{depth}" for depth in (18, 34, 50, 101, 152)},
 }
@@ -105,7 +125,7 @@ def test_every_model_has_a_reference():
 def test_references_equal_the_zoo(repository):
     zoo = json.loads((repository / "tests" / "reference" / "zoo.json").read_text())["models"]
     for name, arguments, _, expected, _ in REFERENCES:
-        if name in ZOO and arguments.get("stem") != "cifar":
+        if name in ZOO and arguments.get("stem") != "cifar" and "width_multiplier" not in arguments:
             assert expected == zoo[ZOO[name]]["params"], name
     assert zoo["classic/cifar_resnet20_B"]["params"] == 272_474
     assert zoo["classic/resnet18_cifar_kuangliu"]["params"] == 11_173_962

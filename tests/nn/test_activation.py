@@ -11,6 +11,7 @@ from cnn_jax.nn.activation import ACTIVATIONS, PReLU, activation_layer
 
 FORMULAS = {
     "relu": lambda x: np.maximum(x, 0),
+    "relu6": lambda x: np.clip(x, 0, 6),
     "leaky_relu": lambda x: np.where(x > 0, x, 0.01 * x),
     "prelu": lambda x: np.where(x > 0, x, 0.25 * x),
     "elu": lambda x: np.where(x > 0, x, np.exp(x) - 1),
@@ -29,7 +30,7 @@ def test_every_activation_has_a_formula():
 
 @pytest.mark.parametrize("kind", FORMULAS)
 def test_activations_equal_their_formulas(kind):
-    x = np.linspace(-4, 4, 60, dtype=np.float32).reshape(5, 4, 3)
+    x = np.linspace(-8, 8, 60, dtype=np.float32).reshape(5, 4, 3)
     layer = activation_layer(kind, name="act")
     if kind == "prelu":
         y, variables = layer.init_with_output(jax.random.key(0), jnp.asarray(x))

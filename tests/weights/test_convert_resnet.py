@@ -1,7 +1,6 @@
 """ResNets with converted weights give the logits and feature maps of torchvision."""
 
 import functools
-import importlib.util
 
 import jax
 import jax.numpy as jnp
@@ -11,14 +10,6 @@ import pytest
 from cnn_jax import models
 from cnn_jax.errors import UserError
 from cnn_jax.weights.resnet import convert_resnet
-
-
-@pytest.fixture(scope="module")
-def golden(repository):
-    spec = importlib.util.spec_from_file_location("golden", repository / "tests" / "reference" / "golden.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def shapes(name, **arguments):

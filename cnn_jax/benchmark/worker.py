@@ -1,0 +1,154 @@
+"""Our side of a benchmark, in a process of its own: `python -m cnn_jax.benchmark.worker`.
+
+One JSON object a line comes in on the standard input and one goes out on the standard output. Requests: `describe`
+(parameters, versions), `prepare` (compile and warm up) and `run` (so many steps, timed). Between them the process
+waits for its input, so that the other side has the machine. `experiments/benchmarks/torch_worker.py` answers the same;
+`matmul`, the rate of matrix products, is answered here alone.
+"""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cnn_jax.benchmark.cases import Case
+from cnn_jax.data.sources import Source
+from cnn_jax.methods.summarize import summarize
+from cnn_jax.train.config_file import override, plain
+from cnn_jax.train.experiment import Experiment
+from cnn_jax.train.passport import versions
+from cnn_jax.train.run import build
+
+
+def make_experiment(case: Case, *, overrides: tuple[str, ...] = ()) -> Experiment:
+    """The experiment of a case, on one batch of random pixels and labels.
+
+    Args:
+      case: what to time.
+      overrides: `--config.key=value` assignments, to compare settings.
+    """
+    config = override(plain(case.config()), overrides)
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (config["data"]["batch_size"], *case.image), np.uint8)
+    labels = generator.integers(0, case.num_classes, len(images), np.int32)
+    source = Source(
+        name="random pixels",
+        class_names=tuple(str(label) for label in range(case.num_classes)),
+        sizes={"train": len(images)},
+        load_range=lambda _, start, stop: (images[start:stop], labels[start:stop]),
+    )
+    return build(config, source=source)
+
+
+def make_runner(experiment: Experiment, mode: str) -> Callable[[int], None]:
+    """A function that takes this many steps and waits until they are done.
+
+    Args:
+      experiment: whose compiled functions are called.
+      mode: "train" (`Experiment.compiled_step`, state donated and metrics merged, as in a run) or "forward"
+        (`Experiment.compiled_prediction`).
+    """
+    state, batch = experiment.initial_state(), experiment.batch(0)
+    if mode == "forward":
+        predict = experiment.compiled_prediction()
+
+        def forward(steps: int) -> None:
+            for _ in range(steps):
+                # Each is waited for: predictions that pile up would run side by side.
+                jax.block_until_ready(predict(state.params, state.model_state, batch))
+
+        return forward
+
+    step = experiment.compiled_step()
+    held: dict[str, Any] = {"state": state, "pending": experiment.empty_metrics()}
+
+    def train(steps: int) -> None:
+        state, pending = held["state"], held["pending"]
+        for _ in range(steps):
+            state, pending = step(state, pending, batch)
+        held.update(state=jax.block_until_ready(state), pending=pending)
+
+    return train
+
+
+def describe(case: Case, experiment: Experiment) -> dict[str, Any]:
+    """What the parent must know of a case before it is timed.
+
+    Returns:
+      `parameters`, their number; `parameter_bytes` per array; `norm_bytes`, per BatchNorm layer the bytes of a mean and
+      a mean square; `macs`, multiply-accumulates of a forward pass for one example; `variants`, `versions`, `device`
+      and `platform`.
+    """
+    state = experiment.abstract_state()
+    arrays = jax.tree.leaves(state.params)
+    statistics = jax.tree_util.tree_leaves_with_path(state.model_state)
+    means = [
+        leaf for path, leaf in statistics if jax.tree_util.keystr(path, simple=True, separator="/").endswith("/mean")
+    ]
+    return {
+        "parameters": sum(math.prod(leaf.shape) for leaf in arrays),
+        "parameter_bytes": [math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in arrays],
+        "norm_bytes": [2 * math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in means],
+        "macs": summarize(experiment.model, case.image).totals.macs,
+        "variants": ["jit"],
+        "versions": versions(),
+        "device": jax.devices()[0].device_kind,
+        "platform": jax.default_backend(),
+    }
+
+
+def matmul_rate(size: int, *, repeats: int = 20) -> float:
+    """Operations per second of a product of two square bfloat16 matrices, the best of some tries: the practical peak.
+
+    Args:
+      size: rows and columns.
+      repeats: tries.
+    """
+    a = jnp.full((size, size), 0.5, jnp.bfloat16)
+    product = jax.jit(jnp.matmul)
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        product(a, a).block_until_ready()
+        times.append(time.perf_counter() - started)
+    return 2 * size**3 / min(times[1:])
+
+
+def answer(request: Mapping[str, Any], runners: dict[str, Callable[[int], None]]) -> dict[str, Any]:
+    """What one request asks for.
+
+    Args:
+      request: `do`, and what that needs.
+      runners: variant to what was prepared; changed in place.
+    """
+    if request["do"] == "run":
+        started = time.perf_counter()
+        runners[request["variant"]](request["steps"])
+        return {"seconds": time.perf_counter() - started}
+    if request["do"] == "matmul":
+        return {"flops_per_second": matmul_rate(request["size"])}
+    case = Case(**plain(request["case"]))
+    experiment = make_experiment(case, overrides=tuple(request["overrides"]))
+    if request["do"] == "describe":
+        return describe(case, experiment)
+    started = time.perf_counter()
+    runners[request["variant"]] = make_runner(experiment, request["mode"])
+    runners[request["variant"]](request["warm_up"])
+    return {"seconds": time.perf_counter() - started}
+
+
+def main() -> None:
+    """Answer requests until the standard input ends."""
+    runners: dict[str, Callable[[int], None]] = {}
+    for line in sys.stdin:
+        print(json.dumps(answer(json.loads(line), runners)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""Rows from real workers at tiny sizes, and what is stored and shown of them."""
+
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from cnn_jax.benchmark import store
+from cnn_jax.benchmark.cases import CPU_CASES, Case, select
+from cnn_jax.benchmark.gpu import GPU_CASES, smoke
+from cnn_jax.benchmark.peer import SCRIPTS, find_torch
+from cnn_jax.benchmark.table import Protocol, measure, our_side, torch_side
+from cnn_jax.benchmark.worker import describe, make_experiment, make_runner
+from cnn_jax.errors import UserError
+
+TINY = Case(model="lenet5", image=(28, 28, 1), batch_size=4)
+QUICK = Protocol(rounds=2, turn_seconds=0.01, row_seconds=0.0)
+
+
+@pytest.fixture(scope="module")
+def torch_python():
+    """A Python with torch: the one that CNN_JAX_TORCH names."""
+    python = os.environ.get("CNN_JAX_TORCH")
+    if not python:
+        pytest.skip("needs PyTorch in its own environment: set CNN_JAX_TORCH to that environment's python")
+    found, why = find_torch(python)
+    assert found, why
+    return found
+
+
+def test_a_runner_takes_the_steps_of_a_run():
+    experiment = make_experiment(TINY)
+    for mode in ("train", "forward"):
+        make_runner(experiment, mode)(2)
+    about = describe(TINY, experiment)
+    assert about["parameters"] == 61_706  # LeCun et al. 1998, as it is taught today: numbers.md
+    assert sum(about["parameter_bytes"]) == 4 * 61_706
+    assert about["norm_bytes"] == []
+    # Convolutions of 28² × 25 × 6 and 10² × 150 × 16, dense layers.
+    assert about["macs"] == 784 * 25 * 6 + 100 * 150 * 16 + 400 * 120 + 120 * 84 + 84 * 10
+
+
+def test_overrides_reach_the_experiment():
+    assert make_experiment(TINY, overrides=("--config.model.dtype=bfloat16",)).model.head.dtype == "bfloat16"
+    with pytest.raises(UserError, match="dtpye"):
+        make_experiment(TINY, overrides=("--config.model.dtpye=bfloat16",))
+
+
+def test_a_row_against_plain_settings():
+    lines = []
+    ours = our_side(overrides=("--config.optimizer.momentum=0.5",))
+    [row] = measure([(TINY, ("train",))], ours=ours, peer=our_side(), protocol=QUICK, say=lines.append)
+    assert row["ratio"] > 0
+    assert row["ratio_spread"][0] <= row["ratio"] <= row["ratio_spread"][1]
+    assert (row["model"], row["mode"], row["rounds"], row["peer_variant"]) == ("lenet5", "train", 2, "jit")
+    assert row["flops_per_second"] == pytest.approx(row["ours"] * 6 * 416_520)
+    assert lines[0] == "lenet5: starting"
+
+
+def test_different_networks_are_refused():
+    peer = our_side(overrides=("--config.model.num_classes=11",))
+    with pytest.raises(UserError, match=r"lenet5: the networks differ, parameters: .*61706.*61791"):
+        list(measure([(TINY, ("train",))], ours=our_side(), peer=peer, protocol=QUICK, say=print))
+
+
+@pytest.mark.slow
+def test_torch_has_the_same_networks(torch_python):
+    for case in (*CPU_CASES, *GPU_CASES):
+        with torch_side(torch_python).start() as worker:
+            theirs = worker.ask("describe", case=dataclasses.asdict(case))["parameters"]
+        params = make_experiment(smoke(case) if case.image[0] > 32 else case).abstract_state().params
+        assert sum(leaf.size for leaf in jax.tree.leaves(params)) == theirs, case.model
+
+
+@pytest.mark.slow
+def test_a_row_against_torch(torch_python):
+    [row] = measure(
+        [(TINY, ("train",))], ours=our_side(), peer=torch_side(torch_python), protocol=QUICK, say=lambda _: None
+    )
+    assert set(row["peer_trials"]) == {"eager", "channels_last", "compiled"}
+    assert row["peer_variant"] in row["peer_trials"]
+    assert row["peer"] > 0
+    assert row["peer_versions"]["torch"]
+
+
+def test_without_torch_the_reason_is_told(tmp_path, monkeypatch):
+    assert find_torch("/nowhere/python") == (None, "/nowhere/python cannot import torch")
+    # An index that has nothing: the environment is made, the package is not found.
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    python, why = find_torch(None)
+    assert python is None
+    assert why.startswith("torch==2.13.0 could not be installed into ")
+
+
+def test_the_peers_scripts_import_nothing_of_ours():
+    for path in SCRIPTS.glob("torch_*.py"):
+        assert not re.search(r"^\s*(import|from) cnn_jax", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+
+
+def row(**changes):
+    base = {
+        "model": "resnet20",
+        "mode": "train",
+        "ours": 512.34,
+        "peer": 1024.68,
+        "ratio": 0.5,
+        "ratio_spread": [0.45, 0.55],
+        "rounds": 5,
+        "batch_size": 128,
+        "image": [32, 32, 3],
+        "peer_variant": "channels_last",
+        "peer_versions": {"torch": "2.13.0"},
+        "others": 0.01,
+    }
+    return {**base, **changes}
+
+
+def test_the_table_says_what_was_measured_and_how(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "RESULTS", tmp_path)
+    assert store.markdown(store.stored()) == "No benchmarks are stored yet."
+    monkeypatch.setattr(sys, "argv", ["experiments/benchmark.py", "cpu", "--torch-python=/home/me/python"])
+    rows = [row(), row(model="lenet5", ours=45.67, peer=None, ratio=None, ratio_spread=None, others=0.3, rounds=7)]
+    path = store.save("cpu", store.document(rows, peer_versions={"torch": "2.13.0"}))
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    assert {"commit", "dirty", "hardware", "versions", "command", "rows"} <= stored.keys()
+    text = store.markdown(store.stored())
+    assert "| `resnet20` | train | 32×32×3 | 128 | 512 | 1,025 | 0.50× | 0.45 – 0.55 | channels last |" in text
+    assert "| `lenet5` | train | 32×32×3 | 128 | 45.7 | – | – | – | – |" in text
+    assert "5 to 7 rounds" in text
+    assert "PyTorch 2.13.0" in text
+    assert "`benchmark.py cpu`" in text  # without this machine's paths
+    assert "up to 30% of the machine" in text
+
+
+@pytest.mark.parametrize(("rows", "message"), [("lenet", "did you mean 'lenet5'"), ("lenet5:test", "mode 'test'")])
+def test_unknown_rows(rows, message):
+    with pytest.raises(UserError, match=message):
+        select(rows, CPU_CASES)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["cpu", "--rows=lenet"], "did you mean 'lenet5'"),
+        (["cpu", "--environment=XLA_FLAGS"], "is no KEY=VALUE"),
+        (["cpu", "--rounds=0"], "--rounds=0 must be 1 or more"),
+        (["scaling", "--interconnect=nvlink"], "did you mean 'nvlink4'"),
+        (["table", "--chekc"], "'--chekc' is not understood"),
+        (["gpu", "--rows=resnet20"], "JAX finds no GPU here"),
+        (["tabel"], "invalid choice"),
+    ],
+)
+def test_bad_input_of_the_benchmark_is_one_line_and_status_2(arguments, message, repository):
+    script = str(repository / "experiments" / "benchmark.py")
+    environment = {**os.environ, "PYTHONPATH": str(repository), "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, script, *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    [line] = done.stderr.strip().splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+
+
+def test_the_readme_section_is_what_is_stored(repository):
+    script = str(repository / "experiments" / "benchmark.py")
+    environment = {**os.environ, "PYTHONPATH": str(repository)}
+    done = subprocess.run([sys.executable, script, "table", "--check"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

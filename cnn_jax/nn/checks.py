@@ -66,5 +66,6 @@ def require_stages(remat: Iterable[str], stages: Iterable[str]) -> None:
     Raises:
       UserError: one is not; the message lists the stages.
     """
+    stages = tuple(stages)
     for stage in remat:
         require_known("stage to rematerialise", stage, stages)

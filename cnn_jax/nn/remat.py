@@ -13,6 +13,9 @@ def run_stage(
     call, not of the class, whose name Flax would change and with it the paths. Call it inside a module's compact method,
     with modules that have names.
 
+    XLA's CPU backend removes the barrier between the two computations and then merges them again, so that no memory is
+    saved there unless its compiler option `xla_disable_hlo_passes` is "cse_barrier_expander".
+
     Args:
       stage: called as `stage(x, train=train)`.
       x: its input.
@@ -21,12 +24,10 @@ def run_stage(
       remat: whether to compute again (Chen et al. 2016, "Training deep nets with sublinear memory cost").
     """
 
-    def run(modules: tuple[nn.Module, ...], x: Array) -> Array:
-        first, *others = modules
-        x = first(x, train=train)
-        for module in others:
+    def run(stage: nn.Module, then: tuple[nn.Module, ...], x: Array) -> Array:
+        x = stage(x, train=train)
+        for module in then:
             x = module(x)
         return x
 
-    modules = (stage, *then)
-    return nn.remat(run)(modules, x) if remat else run(modules, x)
+    return nn.remat(run)(stage, then, x) if remat else run(stage, then, x)

@@ -97,7 +97,7 @@ def test_signatures_are_what_the_config_layer_reads(name):
     for key, parameter in parameters.items():
         assert parameter.kind is inspect.Parameter.KEYWORD_ONLY, key
         members = typing.get_args(hints[key]) if isinstance(hints[key], types.UnionType) else (hints[key],)
-        plain = (int, float, str, bool, tuple[int, ...], type(None))
+        plain = (int, float, str, bool, tuple[int, ...], tuple[str, ...], type(None))
         assert all(member in plain for member in members), key
     assert constructor(name).__doc__
 
@@ -123,6 +123,12 @@ ERRORS = [
     ("resnet_cifar", {"zero_init_residual": True, "shortcut": "none"}, "zero_init_residual=True needs .* shortcut"),
     ("resnet_imagenet", {"depth": 20}, "depth is 20; it must be one of 18, 34, 50, 101, 152"),
     ("resnet18", {"stem": "mnist"}, "unknown stem 'mnist'.* Known: cifar, imagenet"),
+    (
+        "resnet18",
+        {"remat": ("stage5",)},
+        "stage to rematerialise 'stage5'.* Known: stage1, stage2, stage3, stage4, stem",
+    ),
+    ("classic_stack", {"remat": ("stage3",)}, "stage to rematerialise 'stage3'.* Known: stage1, stage2$"),
     ("lenet5", {"padding": -1}, "padding is -1"),
     ("lenet5", {"pool": "none"}, "unknown pool 'none'"),
     ("lenet5", {"activation": "tahn"}, "unknown activation 'tahn'; did you mean 'tanh'"),

@@ -10,8 +10,8 @@ def run_stage(
     """The output of a stage; with `remat`, its backward pass keeps nothing but `x` and computes the rest again.
 
     Parameters, their initial values, statistics and dropout masks are the same either way: the transformation is of the
-    call, not of the class, whose name Flax would change and with it the paths. Call it inside a module's compact method,
-    with modules that have names.
+    call, not of the class, whose name Flax would change and with it the paths. Call it inside a module's compact
+    method, with modules that have names.
 
     XLA's CPU backend removes the barrier between the two computations and then merges them again, so that no memory is
     saved there unless its compiler option `xla_disable_hlo_passes` is "cse_barrier_expander".

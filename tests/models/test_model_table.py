@@ -15,6 +15,7 @@ from cnn_jax.errors import UserError
 
 # Small builds of every family: name, arguments, image.
 SMALL = [
+    ("airbench94", {"widths": (8, 12)}, (16, 16, 3)),
     ("classic_stack", {"channels": (4, 6), "dense": (8,), "norm": "batch"}, (12, 12, 3)),
     ("lenet5", {}, (28, 28, 1)),
     ("lenet5_1998", {}, (28, 28, 1)),
@@ -132,6 +133,8 @@ ERRORS = [
     ("lenet5", {"padding": -1}, "padding is -1"),
     ("lenet5", {"pool": "none"}, "unknown pool 'none'"),
     ("lenet5", {"activation": "tahn"}, "unknown activation 'tahn'; did you mean 'tanh'"),
+    ("airbench94", {"widths": ()}, "widths is empty"),
+    ("airbench94", {"widths": (8, 0)}, "widths is 0"),
     ("classic_stack", {"channels": ()}, "channels is empty"),
     ("classic_stack", {"channels": (4, 0)}, "channels is 0"),
     (
@@ -164,6 +167,6 @@ def test_a_missing_argument():
         models.create("resnet20")
 
 
-@pytest.mark.parametrize("name", sorted(set(models.MODELS) - {"lenet5_1998"}))
+@pytest.mark.parametrize("name", sorted(set(models.MODELS) - {"airbench94", "lenet5_1998"}))
 def test_dropout_reaches_the_head(name):
     assert models.create(name, num_classes=5, dropout_rate=0.25).head.dropout_rate == 0.25

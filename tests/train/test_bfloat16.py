@@ -1,4 +1,4 @@
-"""`model.dtype = "bfloat16"`: products in bfloat16; parameters, gradients, statistics, sums, logits and loss in float32."""
+"""`model.dtype = "bfloat16"`: products in bfloat16; parameters, gradients, statistics, sums and loss in float32."""
 
 import functools
 
@@ -21,8 +21,9 @@ CONVOLUTIONS = ("channels_last_convolution", "conv_general_dilated")
 # What adds up many terms, and what statistics and loss are made of: in float32 everywhere.
 FLOAT32 = ("reduce_sum", "cumsum", "rsqrt", "log", "exp")
 IMAGES = {"lenet5": (28, 28, 1), "lenet5_1998": (28, 28, 1)}
-FAST = ("classic_stack", "lenet5", "lenet5_1998", "mlp", "resnet_cifar", "resnet18")
+FAST = ("airbench94", "classic_stack", "lenet5", "lenet5_1998", "mlp", "resnet_cifar", "resnet18")
 ARGUMENTS = {
+    "airbench94": {"widths": (8, 12, 12)},
     "classic_stack": {"norm": "batch", "norm_position": "after", "activation": "prelu", "dense": (8,)},
     "resnet_cifar": {"depth": 8, "shortcut": "B"},
 }
@@ -39,7 +40,7 @@ def equations(jaxpr):
 
 
 def traced_step(name):
-    """(jaxpr, shapes of (state, metrics)) of a training step in bfloat16, and the types that the optimizer was given."""
+    """(jaxpr, shapes of (state, metrics)) of a training step in bfloat16, and the types that the optimizer got."""
     image = IMAGES.get(name, (32, 32, 3))
     model = models.create(name, num_classes=5, in_channels=image[-1], dtype="bfloat16", **ARGUMENTS.get(name, {}))
     task = Classification(model=model, loss_function=softmax_cross_entropy, num_classes=5, divide_by_weights=False)

@@ -140,7 +140,10 @@ def test_groups_of_a_config_have_optimizers_and_ends_of_their_own(tiny_config):
 @pytest.mark.parametrize(
     ("group", "message"),
     [
-        ({"optimizer": {"name": "mouon", "learning_rate": 0.1}}, r"parameter_groups\.0\.optimizer.name.*'mouon'.*'muon'"),
+        (
+            {"optimizer": {"name": "mouon", "learning_rate": 0.1}},
+            r"groups\.0\.optimizer.name.*'mouon'.*'muon'",
+        ),
         ({"optimizer": {"name": "sgd"}}, r"parameter_groups\.0\.optimizer\.learning_rate: missing"),
         ({"until": 3}, r"parameter_groups\.0\.until: should be a duration"),
     ],

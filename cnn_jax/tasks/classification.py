@@ -98,9 +98,11 @@ class Classification:
     def _logits(self, params: PyTree, model_state: PyTree, batch: Batch) -> Float[Array, "B K"]:
         """The logits of evaluation, averaged over the views."""
         variables = {"params": params, **model_state}
-        return average_over_views(
-            lambda images: self.model.apply(variables, images, train=False), batch["image"], views=self.views
-        )
+
+        def logits(images: Array) -> Any:
+            return self.model.apply(variables, images, train=False)
+
+        return average_over_views(logits, batch["image"], views=self.views)
 
     def metrics(self) -> Mapping[str, Metric]:
         """Loss, accuracies, confusion matrix with per-class scores, and calibration error."""

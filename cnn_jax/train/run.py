@@ -132,7 +132,7 @@ def _initial_values(
         return None, {}
     node = check_node("config.init", node, INITIALISERS, given=("params", "images"), common=InitCommon)
     images = np.float32(train.images[: node["examples"]]) / 255
-    images = (images - np.float32(mean)) / np.float32(std)
+    images = (images - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
     return node, INITIALISERS[node["name"]](params, images, **options(node, without=tuple(InitCommon.model_fields)))
 
 

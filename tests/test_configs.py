@@ -20,8 +20,14 @@ SMOKE = [
     "--config.data.splits.train=train[:40]",
     "--config.parallel.devices=1",
 ]
+# bfloat16 on a CPU
+SLOW = {("cifar10_speedrun.py", "full")}
 REFERENCES = [
-    pytest.param(str(file) + (f":{variant}" if variant else ""), id=f"{file.stem}:{variant}" if variant else file.stem)
+    pytest.param(
+        str(file) + (f":{variant}" if variant else ""),
+        id=f"{file.stem}:{variant}" if variant else file.stem,
+        marks=[pytest.mark.slow] if (file.name, variant) in SLOW else [],
+    )
     for file in FILES
     for variant in VARIANTS.get(file.name, (None,))
 ]

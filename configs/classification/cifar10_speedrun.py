@@ -1,7 +1,7 @@
 """94 % on CIFAR-10 as fast as the card allows: the recipe of airbench94_muon.py (Jordan 2024, arXiv:2404.00498).
 
   --config=configs/classification/cifar10_speedrun.py          8 epochs of 45,000 images
-  --config=configs/classification/cifar10_speedrun.py:smoke    2 epochs of 5,000 images, small batches, float32: for a CPU
+  --config=configs/classification/cifar10_speedrun.py:smoke    2 epochs of 5,000 images, batch 250, float32: for a CPU
 
 Numbers are those of airbench94_muon.py in https://github.com/KellerJordan/cifar10-airbench, which reports 2.59 s on one
 A100 and 94.01 % over 200 runs, on the test set after 50,000 images. Here 5,000 images of the training split are

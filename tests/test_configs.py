@@ -8,19 +8,26 @@ import numpy as np
 import pytest
 
 from cnn_jax.train.config_file import load, override
+from cnn_jax.train.optim import assign_groups
 from cnn_jax.train.run import build
 
 FOLDER = pathlib.Path(__file__).resolve().parent.parent / "configs"
 FILES = sorted(FOLDER.rglob("*.py"))
-VARIANTS = {"cifar10_resnet20.py": ("full", "short", "smoke")}
+VARIANTS = {"cifar10_resnet20.py": ("full", "short", "smoke"), "cifar10_speedrun.py": ("full", "smoke")}
 SMOKE = [
     "--config.data.batch_size=8",
     "--config.data.evaluation_batch_size=8",
     "--config.data.splits.train=train[:40]",
     "--config.parallel.devices=1",
 ]
+# bfloat16 on a CPU
+SLOW = {("cifar10_speedrun.py", "full")}
 REFERENCES = [
-    pytest.param(str(file) + (f":{variant}" if variant else ""), id=f"{file.stem}:{variant}" if variant else file.stem)
+    pytest.param(
+        str(file) + (f":{variant}" if variant else ""),
+        id=f"{file.stem}:{variant}" if variant else file.stem,
+        marks=[pytest.mark.slow] if (file.name, variant) in SLOW else [],
+    )
     for file in FILES
     for variant in VARIANTS.get(file.name, (None,))
 ]
@@ -45,7 +52,8 @@ def test_a_config_builds_and_takes_two_steps(reference, request):
     assert int(metrics.bad_step) == -1
     assert int(metrics.states["accuracy"]["count"]) == 16
     moved = jax.tree.map(lambda a, b: not np.array_equal(a, b), start, jax.device_get(state.params))
-    assert all(jax.tree.leaves(moved)), "a parameter did not move"
+    expected = jax.tree.map(lambda group: not group.frozen, assign_groups(start, experiment.config.parameter_groups))
+    assert moved == expected, "a parameter did not move, or a frozen one did"
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
@@ -65,3 +73,24 @@ def test_the_recipe_of_he_et_al():
     assert config["schedule"]["boundaries"] == ({"steps": 32_000}, {"steps": 48_000})
     assert config["optimizer"] == {"name": "sgd", "learning_rate": 0.1, "momentum": 0.9, "l2": 1e-4}
     assert config["data"]["batch_size"] == 128
+
+
+def test_the_recipe_of_airbench94():
+    # airbench94_muon.py sums the losses of 2,000 examples where the task takes their mean; with momentum SGD that is a
+    # factor of the rate, and of the decay its inverse.
+    config = load(str(FOLDER / "classification" / "cifar10_speedrun.py"))
+    assert config["optimizer"] == {
+        **{"name": "muon", "learning_rate": 0.24, "momentum": 0.6, "nesterov": True, "steps": 3, "fixed_norm": True},
+    }
+    whiten, bias, norms, head, rest = config["parameter_groups"]
+    assert whiten == {"pattern": "backbone/whiten/kernel", "frozen": True}
+    assert bias["until"] == {"epochs": 3}
+    assert rest == {"pattern": ".*/conv[12]/kernel"}
+    for group, rate in ((bias, 0.053), (norms, 0.053), (head, 0.67)):
+        sgd = group["optimizer"]
+        assert sgd["learning_rate"] == pytest.approx(2000 * rate)
+        # theirs: rate * (sum of gradients + (2e-6 * 2000 / rate) * parameter)
+        assert sgd["learning_rate"] * sgd["l2"] == pytest.approx(2e-6 * 2000)
+        assert (sgd["name"], sgd["momentum"], sgd["nesterov"]) == ("sgd", 0.85, True)
+    assert config["data"]["batch_size"] == 2000
+    assert config["train"]["duration"] == {"epochs": 8}

@@ -88,6 +88,7 @@ def test_step_and_loop_know_only_the_protocol_of_a_task():
 
 def test_only_run_sees_the_tables():
     tables = {"MODELS", "TASKS", "LOSSES", "SOURCES", "AUGMENTATIONS", "OPTIMIZERS", "SCHEDULES"}
+    tables |= {"INITIALISERS"}
     for path in (PACKAGE / "train").glob("*.py"):
         if path.name != "run.py":
             seen = {module.rsplit(".", 1)[1] for module, _ in imports(path) if "." in module} & tables

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key, UInt8
+from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 from pydantic import Field
 
 from cnn_jax.ops.random import example_keys, named_key
@@ -20,7 +20,28 @@ def random_flip(
     keys: Key[Array, "B"], images: Float[Array, "B *space C"], *, probability: Annotated[float, Field(ge=0, le=1)] = 0.5
 ) -> Float[Array, "B *space C"]:
     """Mirror each image along its last spatial axis (left to right) with the given probability."""
-    flip = jax.vmap(lambda key: jax.random.bernoulli(key, probability))(keys)
+    return _mirror(jax.vmap(lambda key: jax.random.bernoulli(key, probability))(keys), images)
+
+
+def alternating_flip(
+    keys: Key[Array, "B"], images: Float[Array, "B *space C"], *, epoch: Int[Array, "B"]
+) -> Float[Array, "B *space C"]:
+    """Mirror a random half of the examples in even epochs and the other half in odd ones.
+
+    In any two epochs that follow each other the network sees both sides of every example, where independent flips
+    repeat a side half of the time (Jordan 2024, Section 3.6).
+
+    Args:
+      keys: one per example, the same in every epoch.
+      images: `[B, *space, C]`.
+      epoch: the pass over the data that each example is in.
+    """
+    first = jax.vmap(jax.random.bernoulli)(keys)
+    return _mirror(first ^ (epoch % 2 == 1), images)
+
+
+def _mirror(flip: Bool[Array, "B"], images: Float[Array, "B *space C"]) -> Float[Array, "B *space C"]:
+    """Mirror the images whose flag is set along their last spatial axis."""
     # [B] -> [B, 1, ..., 1]
     flip = flip.reshape(-1, *[1] * (images.ndim - 1))
     return jnp.where(flip, jnp.flip(images, axis=-2), images)
@@ -48,7 +69,14 @@ def random_crop(
     return jax.vmap(crop)(keys, padded)
 
 
-AUGMENTATIONS: dict[str, Callable[..., Array]] = {"random_flip": random_flip, "random_crop": random_crop}
+AUGMENTATIONS: dict[str, Callable[..., Array]] = {
+    "random_flip": random_flip,
+    "alternating_flip": alternating_flip,
+    "random_crop": random_crop,
+}
+
+BY_EPOCH = ("alternating_flip",)
+"""Augmentations that take the epoch itself, and keys that depend on the example alone."""
 
 
 def to_float(images: UInt8[Array, "B *space C"]) -> Float[Array, "B *space C"]:
@@ -91,7 +119,10 @@ def training_transform(
     for position, node in enumerate(augmentations):
         # The position keeps two uses of the same augmentation apart.
         purpose = named_key(key, f"augment/{position}/{node['name']}")
-        keys = example_keys(purpose, batch["epoch"], batch["id"])
         options = {name: value for name, value in node.items() if name != "name"}
+        epoch = batch["epoch"]
+        if node["name"] in BY_EPOCH:
+            options["epoch"], epoch = epoch, jnp.zeros_like(epoch)
+        keys = example_keys(purpose, epoch, batch["id"])
         images = AUGMENTATIONS[node["name"]](keys, images, **options)
     return {**batch, "image": normalise(images, mean=mean, std=std)}

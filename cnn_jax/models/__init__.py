@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 
 from cnn_jax.errors import UserError, unknown_name
+from cnn_jax.models.airbench import airbench94
 from cnn_jax.models.classic_stack import classic_stack
 from cnn_jax.models.lenet import lenet5
 from cnn_jax.models.lenet_1998 import lenet5_1998
@@ -16,6 +17,7 @@ from cnn_jax.models.mobilenet_v2 import mobilenet_v2
 from cnn_jax.models.resnet_presets import resnet_cifar, resnet_imagenet
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
+    "airbench94": airbench94,
     "classic_stack": classic_stack,
     "lenet5": lenet5,
     "lenet5_1998": lenet5_1998,

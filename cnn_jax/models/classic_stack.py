@@ -6,10 +6,11 @@ from jaxtyping import Array, Float
 from cnn_jax.errors import UserError
 from cnn_jax.nn.activation import require_activation
 from cnn_jax.nn.blocks import ConvNormAct
-from cnn_jax.nn.checks import require_classifier, require_known, require_positive
+from cnn_jax.nn.checks import require_classifier, require_known, require_positive, require_stages
 from cnn_jax.nn.heads import FINAL_POOLS, Classifier, DenseHead
 from cnn_jax.nn.norm import NORMS
 from cnn_jax.nn.pool import AveragePool, MaxPool
+from cnn_jax.nn.remat import run_stage
 from cnn_jax.nn.window import PADDINGS
 
 POOLS = {"max": MaxPool, "average": AveragePool}
@@ -38,6 +39,7 @@ class ClassicStack(nn.Module):
       norm: a key of `NORMS`.
       norm_position: a key of `NORM_POSITIONS`.
       dtype: compute type, "float32" or "bfloat16".
+      remat: names of stages that are computed again in the backward pass, each with its pool; see `nn.remat`.
     """
 
     channels: tuple[int, ...]
@@ -51,6 +53,7 @@ class ClassicStack(nn.Module):
     norm: str = "none"
     norm_position: str = "before"
     dtype: str = "float32"
+    remat: tuple[str, ...] = ()
 
     @nn.compact
     def __call__(self, x: Float[Array, "B *space C"], *, train: bool) -> dict[str, Float[Array, "B ..."]]:
@@ -58,7 +61,7 @@ class ClassicStack(nn.Module):
         maps = {}
         stages = zip(self.channels, self.kernel_sizes, self.paddings, strict=True)
         for i, (features, kernel_size, padding) in enumerate(stages, start=1):
-            x = ConvNormAct(
+            layer = ConvNormAct(
                 features,
                 kernel_size,
                 stride=self.stride,
@@ -71,9 +74,9 @@ class ClassicStack(nn.Module):
                 order=NORM_POSITIONS[self.norm_position],
                 dtype=self.dtype,
                 name=f"stage{i}",
-            )(x, train=train)
-            if self.pool != "none":
-                x = POOLS[self.pool](window=self.pool_size, name=f"pool{i}")(x)
+            )
+            pool = () if self.pool == "none" else (POOLS[self.pool](window=self.pool_size, name=f"pool{i}"),)
+            x = run_stage(layer, x, *pool, train=train, remat=f"stage{i}" in self.remat)
             maps[f"stage{i}"] = x
         return maps
 
@@ -96,6 +99,7 @@ def classic_stack(
     dropout_rate: float = 0.0,
     final_pool: str = "flatten",
     dtype: str = "float32",
+    remat: tuple[str, ...] = (),
 ) -> Classifier:
     """The textbook network with every textbook choice open.
 
@@ -118,6 +122,7 @@ def classic_stack(
       dropout_rate: share of each hidden layer's units that training sets to 0.
       final_pool: "flatten" or "average" over space, before the dense layers.
       dtype: compute type, "float32" or "bfloat16".
+      remat: stages to compute again in the backward pass, of "stage1", "stage2", ...; see `nn.remat`.
 
     Raises:
       UserError: a value that is not one of these.
@@ -142,6 +147,7 @@ def classic_stack(
     require_known("norm_position", norm_position, NORM_POSITIONS)
     require_positive("dense", *dense)
     require_known("final_pool", final_pool, FINAL_POOLS)
+    require_stages(remat, (f"stage{i}" for i in range(1, len(channels) + 1)))
     return Classifier(
         backbone=ClassicStack(
             channels=tuple(channels),
@@ -155,6 +161,7 @@ def classic_stack(
             norm=norm,
             norm_position=norm_position,
             dtype=dtype,
+            remat=tuple(remat),
         ),
         head=DenseHead(
             sizes=tuple(dense),

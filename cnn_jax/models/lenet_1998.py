@@ -14,7 +14,9 @@ from cnn_jax.errors import UserError
 from cnn_jax.nn.activation import scaled_tanh
 from cnn_jax.nn.checks import require_classifier
 from cnn_jax.nn.conv import Conv
+from cnn_jax.nn.dense import Dense
 from cnn_jax.nn.heads import Classifier
+from cnn_jax.ops.channels import over_channels
 from cnn_jax.ops.conv import convolve
 
 C3_INPUTS = (
@@ -101,24 +103,18 @@ def uniform_fan_in(fan_in: int) -> nn.initializers.Initializer:
 class Subsampling(nn.Module):
     """S2 and S4: the sum of each 2×2 window times a trainable coefficient, plus a trainable bias, then squashed.
 
-    Parameters: `coefficient` and `bias`, float32 `[C]`.
-
-    Attributes:
-      dtype: compute type.
+    Parameters: `coefficient` and `bias`, float32 `[C]`; the compute type is that of the input.
     """
-
-    dtype: str = "float32"
 
     @nn.compact
     def __call__(self, x: Float[Array, "B Y X C"]) -> Float[Array, "B Yhalf Xhalf C"]:
         """Maps `[B, Y, X, C]` to `[B, Y / 2, X / 2, C]`; Y and X are even."""
         batch, height, width, channels = x.shape
-        coefficient = self.param("coefficient", uniform_fan_in(4), (channels,)).astype(self.dtype)
-        bias = self.param("bias", nn.initializers.zeros, (channels,)).astype(self.dtype)
+        coefficient = self.param("coefficient", uniform_fan_in(4), (channels,))
+        bias = self.param("bias", nn.initializers.zeros, (channels,))
         # [B, Y, X, C] -> [B, Y / 2, 2, X / 2, 2, C]
         x = x.reshape((batch, height // 2, 2, width // 2, 2, channels)).sum(axis=(2, 4))
-        # [C] -> [1, 1, 1, C]
-        return scaled_tanh(x * coefficient.reshape((1, 1, 1, -1)) + bias.reshape((1, 1, 1, -1)))
+        return scaled_tanh(x * over_channels(coefficient, x) + over_channels(bias, x))
 
 
 class PartialConv(nn.Module):
@@ -150,7 +146,7 @@ class PartialConv(nn.Module):
         full = jnp.zeros((5, 5, 6, len(C3_INPUTS))).at[:, :, sources, targets].set(kernel)
         image, full = x.astype(self.dtype), full.astype(self.dtype)
         y = convolve(image, full, stride=(1, 1), padding=((0, 0), (0, 0)), dilation=(1, 1))
-        return y + bias.astype(self.dtype).reshape((1, 1, 1, -1))  # [16] -> [1, 1, 1, 16]
+        return y + over_channels(bias, y)
 
 
 class LeNet1998(nn.Module):
@@ -182,9 +178,9 @@ class LeNet1998(nn.Module):
             x = jnp.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)), mode="edge")
         c1 = Conv(6, 5, padding="valid", dtype=self.dtype, kernel_init=uniform_fan_in(25 * channels), name="c1")(x)
         c1 = scaled_tanh(c1)
-        s2 = Subsampling(dtype=self.dtype, name="s2")(c1)
+        s2 = Subsampling(name="s2")(c1)
         c3 = scaled_tanh(PartialConv(dtype=self.dtype, name="c3")(s2))
-        s4 = Subsampling(dtype=self.dtype, name="s4")(c3)
+        s4 = Subsampling(name="s4")(c3)
         c5 = Conv(120, 5, padding="valid", dtype=self.dtype, kernel_init=uniform_fan_in(400), name="c5")(s4)
         c5 = scaled_tanh(c5)
         return {"c1": c1, "s2": s2, "c3": c3, "s4": s4, "c5": c5}
@@ -209,7 +205,7 @@ class RBFHead(nn.Module):
         del train  # Heads have one signature.
         x = x.reshape((x.shape[0], -1))  # [B, 1, 1, 120] -> [B, 120]
         units = CODE_ROWS * CODE_COLUMNS
-        f6 = nn.Dense(units, dtype=self.dtype, kernel_init=uniform_fan_in(x.shape[-1]), name="f6")(x)
+        f6 = Dense(units, dtype=self.dtype, kernel_init=uniform_fan_in(x.shape[-1]), name="f6")(x)
         f6 = scaled_tanh(f6).astype(jnp.float32)
         codes = jnp.asarray(output_codes(self.num_classes))
         # [B, 1, 84] - [1, K, 84] -> [B, K, 84]

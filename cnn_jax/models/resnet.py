@@ -15,6 +15,7 @@ from cnn_jax.nn.blocks import ConvNormAct
 from cnn_jax.nn.conv import Conv
 from cnn_jax.nn.norm import norm_layer
 from cnn_jax.nn.pool import MaxPool
+from cnn_jax.nn.remat import run_stage
 
 BLOCKS = {
     "basic": ((3, True, 1), (3, False, 1)),
@@ -170,6 +171,8 @@ class ResNet(nn.Module):
       zero_init_residual: each block starts as its shortcut (Goyal et al. 2017, Section 5.1).
       kernel_init: initializer of the kernels.
       dtype: compute type, "float32" or "bfloat16".
+      remat: names of feature maps whose stage keeps nothing for the backward pass but its input, and is computed again
+        there: less memory for more time, the same parameters and values.
     """
 
     block: str
@@ -182,12 +185,13 @@ class ResNet(nn.Module):
     zero_init_residual: bool
     kernel_init: Callable[..., Array]
     dtype: str
+    remat: tuple[str, ...] = ()
 
     @nn.compact
     def __call__(self, x: Float[Array, "B *space C"], *, train: bool) -> dict[str, Float[Array, "B ..."]]:
         """Maps `[B, *space, C]` to the named feature maps."""
         kernel_size, stride = STEMS[self.stem]
-        x = ConvNormAct(
+        stem = ConvNormAct(
             self.width,
             kernel_size,
             stride=stride,
@@ -197,7 +201,8 @@ class ResNet(nn.Module):
             kernel_init=self.kernel_init,
             dtype=self.dtype,
             name="stem",
-        )(x, train=train)
+        )
+        x = run_stage(stem, x, train=train, remat="stem" in self.remat)
         maps = {"stem": x}
         if self.stem == "imagenet":
             x = MaxPool(window=3, stride=2, padding=1, name="pool")(x)
@@ -213,6 +218,7 @@ class ResNet(nn.Module):
                 kernel_init=self.kernel_init,
                 dtype=self.dtype,
             )
-            x = Stage(blocks, stride=1 if i == 1 else 2, make_block=make_block, name=f"stage{i}")(x, train=train)
+            stage = Stage(blocks, stride=1 if i == 1 else 2, make_block=make_block, name=f"stage{i}")
+            x = run_stage(stage, x, train=train, remat=f"stage{i}" in self.remat)
             maps[f"stage{i}"] = x
         return maps

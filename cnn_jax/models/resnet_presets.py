@@ -10,7 +10,7 @@ from jaxtyping import Array
 from cnn_jax.errors import UserError
 from cnn_jax.models.resnet import SHORTCUTS, STEMS, ResNet
 from cnn_jax.nn.activation import require_activation
-from cnn_jax.nn.checks import require_classifier, require_known, require_positive
+from cnn_jax.nn.checks import require_classifier, require_known, require_positive, require_stages
 from cnn_jax.nn.conv import he_fan_in, he_fan_out
 from cnn_jax.nn.heads import Classifier, PooledHead
 from cnn_jax.nn.norm import NORMS
@@ -37,6 +37,7 @@ def resnet_cifar(
     zero_init_residual: bool = False,
     dropout_rate: float = 0.0,
     dtype: str = "float32",
+    remat: tuple[str, ...] = (),
 ) -> Classifier:
     """The networks for small images (Section 4.2, Table 6): three stages of basic blocks, for any number of space axes.
 
@@ -55,6 +56,7 @@ def resnet_cifar(
       zero_init_residual: each block starts as its shortcut (Goyal et al. 2017, Section 5.1).
       dropout_rate: share of the pooled features that training sets to 0.
       dtype: compute type, "float32" or "bfloat16".
+      remat: stages to compute again in the backward pass, of "stem", "stage1", ...; see `nn.remat`.
 
     Raises:
       UserError: a value that is not one of these.
@@ -75,6 +77,7 @@ def resnet_cifar(
         kernel_init=he_fan_in,
         dropout_rate=dropout_rate,
         dtype=dtype,
+        remat=remat,
     )
 
 
@@ -90,6 +93,7 @@ def resnet_imagenet(
     zero_init_residual: bool = False,
     dropout_rate: float = 0.0,
     dtype: str = "float32",
+    remat: tuple[str, ...] = (),
 ) -> Classifier:
     """The networks of Table 1, as torchvision builds them, for any number of space axes.
 
@@ -109,6 +113,7 @@ def resnet_imagenet(
       zero_init_residual: each block starts as its shortcut (Goyal et al. 2017, Section 5.1).
       dropout_rate: share of the pooled features that training sets to 0.
       dtype: compute type, "float32" or "bfloat16".
+      remat: stages to compute again in the backward pass, of "stem", "stage1", ...; see `nn.remat`.
 
     Raises:
       UserError: a value that is not one of these.
@@ -131,6 +136,7 @@ def resnet_imagenet(
         kernel_init=he_fan_out,
         dropout_rate=dropout_rate,
         dtype=dtype,
+        remat=remat,
     )
 
 
@@ -145,6 +151,7 @@ def _classifier(
     zero_init_residual: bool,
     dropout_rate: float,
     dtype: str,
+    remat: tuple[str, ...],
     block: str,
     stage_sizes: tuple[int, ...],
     stem: str,
@@ -156,6 +163,7 @@ def _classifier(
     require_positive("width", width)
     require_activation(activation)
     require_known("norm", norm, NORMS)
+    require_stages(remat, ("stem", *(f"stage{i}" for i in range(1, len(stage_sizes) + 1))))
     if zero_init_residual and (norm == "none" or shortcut == "none"):
         raise UserError(
             f"zero_init_residual=True needs a norm to start at 0 and a shortcut to carry the signal; norm is {norm!r}"
@@ -173,6 +181,7 @@ def _classifier(
             zero_init_residual=zero_init_residual,
             kernel_init=kernel_init,
             dtype=dtype,
+            remat=tuple(remat),
         ),
         head=PooledHead(num_classes=num_classes, dropout_rate=dropout_rate),
         in_channels=in_channels,

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from cnn_jax.errors import UserError
 from cnn_jax.nn.checks import require_known
+from cnn_jax.ops.channels import over_channels
 
 
 class PReLU(nn.Module):
@@ -26,10 +27,8 @@ class PReLU(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*batch C"]) -> Float[Array, "*batch C"]:
         """Applies the function to `[..., C]`."""
-        slope = self.param("slope", nn.initializers.constant(self.initial), (x.shape[-1],)).astype(x.dtype)
-        # [C] -> [1, ..., 1, C]: ranks are never promoted silently.
-        slope = slope.reshape((1,) * (x.ndim - 1) + (-1,))
-        return jnp.where(x > 0, x, slope * x)
+        slope = self.param("slope", nn.initializers.constant(self.initial), (x.shape[-1],))
+        return jnp.where(x > 0, x, over_channels(slope, x) * x)
 
 
 def scaled_tanh(x: Float[Array, "..."]) -> Float[Array, "..."]:

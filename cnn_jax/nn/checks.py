@@ -58,3 +58,14 @@ def require_classifier(*, num_classes: int, in_channels: int, dropout_rate: floa
     require_positive("in_channels", in_channels)
     require_rate("dropout_rate", dropout_rate)
     require_known("dtype", dtype, DTYPES)
+
+
+def require_stages(remat: Iterable[str], stages: Iterable[str]) -> None:
+    """Checks that every stage to be rematerialised is one of the network's.
+
+    Raises:
+      UserError: one is not; the message lists the stages.
+    """
+    stages = tuple(stages)
+    for stage in remat:
+        require_known("stage to rematerialise", stage, stages)

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 from cnn_jax.errors import UserError
 from cnn_jax.nn.checks import require_positive
 from cnn_jax.nn.window import pad_amounts, per_axis, require_output
+from cnn_jax.ops.channels import over_channels
 from cnn_jax.ops.conv import convolve
 
 he_fan_in = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
@@ -91,7 +92,5 @@ class Conv(nn.Module):
             groups=self.groups,
         )
         if self.use_bias:
-            bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
-            # [features] -> [1, ..., 1, features]: ranks are never promoted silently.
-            y = y + bias.reshape((1,) * (rank + 1) + (self.features,))
+            y = y + over_channels(self.param("bias", nn.initializers.zeros, (self.features,)), y)
         return y

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 from cnn_jax.errors import UserError
 from cnn_jax.nn.activation import activation_layer
 from cnn_jax.nn.checks import require_known
-from cnn_jax.nn.conv import he_fan_in
+from cnn_jax.nn.dense import Dense
 from cnn_jax.nn.pool import GlobalAveragePool
 
 FINAL_POOLS = ("flatten", "average")
@@ -119,7 +119,7 @@ class DenseHead(nn.Module):
         else:
             x = x.reshape((x.shape[0], -1))  # [B, *space, C] -> [B, space * C], channels fastest
         for i, size in enumerate(self.sizes, start=1):
-            x = nn.Dense(size, dtype=self.dtype, kernel_init=he_fan_in, name=f"dense{i}")(x)
+            x = Dense(size, dtype=self.dtype, name=f"dense{i}")(x)
             x = activation_layer(self.activation, name=f"act{i}", negative_slope=self.negative_slope)(x)
             x = nn.Dropout(self.dropout_rate, name=f"dropout{i}")(x, deterministic=not train)
         return nn.Dense(self.num_classes, name="output")(x.astype(jnp.float32))

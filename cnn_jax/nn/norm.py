@@ -25,10 +25,12 @@ class BatchNorm(nn.Module):
       epsilon: added to the variance.
       dtype: type of the output; parameters and statistics are float32.
       scale_init: initializer of the scale; zeros makes a residual branch start as nothing.
+      use_scale: multiply with a trained number per channel.
     """
 
     momentum: float = 0.9
     epsilon: float = 1e-5
+    use_scale: bool = True
     dtype: str = "float32"
     scale_init: Callable[..., Array] = nn.initializers.ones
 
@@ -39,6 +41,7 @@ class BatchNorm(nn.Module):
             momentum=self.momentum,
             epsilon=self.epsilon,
             dtype=self.dtype,
+            use_scale=self.use_scale,
             scale_init=self.scale_init,
             use_fast_variance=False,
         )

@@ -14,6 +14,7 @@ from cnn_jax.errors import UserError
 from cnn_jax.metrics import ConfusionMatrix, ExpectedCalibrationError, Metric, TopKAccuracy, WeightedMean
 from cnn_jax.ops.random import named_key
 from cnn_jax.tasks.task import Output
+from cnn_jax.tasks.views import Views, average_over_views
 from cnn_jax.types import Batch, PyTree
 
 
@@ -28,6 +29,7 @@ class Classification:
       class_weights: one weight per class, or None for equal ones.
       divide_by_weights: the mean loss divides by the sum of the examples' class weights, as torch's cross-entropy does,
         instead of by their number; `losses.DIVIDED_BY_WEIGHTS` says for which losses.
+      views: what evaluation and prediction average logits over, see `tasks.views`.
       top_k: which top-k accuracies evaluation reports, besides top-1.
 
     Raises:
@@ -39,6 +41,7 @@ class Classification:
     num_classes: int
     divide_by_weights: bool
     class_weights: tuple[Annotated[float, Field(ge=0)], ...] | None = None
+    views: Views = "one"
     top_k: tuple[int, ...] = ()
 
     def __post_init__(self):
@@ -61,16 +64,18 @@ class Classification:
         self, params: PyTree, model_state: PyTree, batch: Batch, key: Key[Array, ""], *, train: bool
     ) -> tuple[Float[Array, ""], Output]:
         """The weighted mean loss over the examples whose mask is 1."""
-        # In evaluation nothing is mutable, so `updated` is empty; one call keeps both ways the same network.
-        result: Any = self.model.apply(
-            {"params": params, **model_state},
-            batch["image"],
-            train=train,
-            rngs={"dropout": named_key(key, "dropout")},
-            mutable=list(model_state) if train else [],
-        )
-        logits, updated = result
-        model_state = {**model_state, **updated}
+        if train:
+            result: Any = self.model.apply(
+                {"params": params, **model_state},
+                batch["image"],
+                train=True,
+                rngs={"dropout": named_key(key, "dropout")},
+                mutable=list(model_state),
+            )
+            logits, updated = result
+            model_state = {**model_state, **updated}
+        else:
+            logits = self._logits(params, model_state, batch)
         labels, mask = batch["label"], batch["mask"]
         weights = None if self.class_weights is None else jnp.asarray(self.class_weights, jnp.float32)
         losses = self.loss_function(logits, labels, class_weights=weights)
@@ -87,8 +92,17 @@ class Classification:
 
     def predict(self, params: PyTree, model_state: PyTree, batch: Batch) -> dict[str, Array]:
         """`logits` `[B, K]` and `probabilities` `[B, K]` (softmax)."""
-        logits: Any = self.model.apply({"params": params, **model_state}, batch["image"], train=False)
+        logits = self._logits(params, model_state, batch)
         return {"logits": logits, "probabilities": jax.nn.softmax(logits, axis=-1)}
+
+    def _logits(self, params: PyTree, model_state: PyTree, batch: Batch) -> Float[Array, "B K"]:
+        """The logits of evaluation, averaged over the views."""
+        variables = {"params": params, **model_state}
+
+        def logits(images: Array) -> Any:
+            return self.model.apply(variables, images, train=False)
+
+        return average_over_views(logits, batch["image"], views=self.views)
 
     def metrics(self) -> Mapping[str, Metric]:
         """Loss, accuracies, confusion matrix with per-class scores, and calibration error."""

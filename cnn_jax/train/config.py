@@ -56,13 +56,17 @@ class ParameterGroup(_Section):
     """What holds for the parameters whose path matches a regular expression; the first match in the table counts.
 
     `learning_rate` and `decay` multiply those of the optimizer. Frozen parameters get no gradient and no decay; their
-    layers' BatchNorm statistics still move, and the logged gradient norm counts them.
+    layers' BatchNorm statistics still move, and the logged gradient norm counts them. `optimizer` is one of the group's
+    own, with its own rate. With `until` the schedule is fitted to that duration instead of the run's, and from then on
+    the rate is 0.
     """
 
     pattern: str
     learning_rate: NotNegative = 1.0
     decay: NotNegative = 1.0
     frozen: bool = False
+    optimizer: Node | None = None
+    until: Duration | None = None
 
 
 class OptimizerCommon(_Section):
@@ -71,6 +75,12 @@ class OptimizerCommon(_Section):
     learning_rate: Annotated[float, Field(gt=0, lt=1e30)]
     l1: NotNegative = 0.0
     l2: NotNegative = 0.0
+
+
+class InitCommon(_Section):
+    """What every initialiser takes beside its own options: how many training images it is given, the first ones."""
+
+    examples: Positive = 5000
 
 
 class Ema(_Section):
@@ -121,6 +131,7 @@ class Config(_Section):
     parameter_groups: tuple[ParameterGroup, ...] = Field(
         default_factory=lambda: tuple(ParameterGroup(**group) for group in DEFAULT_GROUPS)
     )
+    init: Node | None = None
     train: Train
     parallel: Parallel = Field(default_factory=Parallel)
 

@@ -40,6 +40,7 @@ class Experiment:
       mesh: the devices.
       mean: per channel, in units of [0, 1].
       std: per channel, in units of [0, 1].
+      initial_values: parameter path to the values that it starts with instead of the task's.
     """
 
     config: Config
@@ -52,6 +53,7 @@ class Experiment:
     mesh: jax.sharding.Mesh
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    initial_values: Mapping[str, np.ndarray]
 
     @property
     def key(self) -> Key[Array, ""]:
@@ -84,7 +86,7 @@ class Experiment:
         # One image gives the shapes: parameters do not depend on the batch size.
         batch = {"image": jnp.zeros((1, *self.splits["train"].images.shape[1:]), jnp.float32)}
         ema = self.config.train.ema is not None
-        return create_state(key, batch, task=self.task, optimizer=self.optimizer, ema=ema)
+        return create_state(key, batch, task=self.task, optimizer=self.optimizer, ema=ema, values=self.initial_values)
 
     def empty_metrics(self) -> StepMetrics:
         """The metrics of no steps, on every device."""

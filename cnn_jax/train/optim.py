@@ -1,7 +1,7 @@
 """Optimizers as one Optax chain: clip, couple decay, direct, decouple decay, scale by group, scale by the schedule."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import jax
@@ -12,6 +12,7 @@ from pydantic import Field
 
 from cnn_jax.errors import UserError
 from cnn_jax.train.config import NotNegative, ParameterGroup
+from cnn_jax.train.muon import keep_norm, scale_by_muon
 from cnn_jax.types import PyTree
 
 Share: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
@@ -25,11 +26,30 @@ class Rule(NamedTuple):
       direction: gradients to a step of rate 1, the sign not yet turned.
       weight_decay: decoupled decay, added to the direction as `weight_decay * parameter` (Loshchilov & Hutter 2019).
       after: what follows the decay, such as LAMB's trust ratio.
+      last: what follows the learning rate, such as a constraint on the parameters.
     """
 
     direction: optax.GradientTransformation
     weight_decay: float
     after: optax.GradientTransformation = optax.identity()
+    last: optax.GradientTransformation = optax.identity()
+
+
+class Branch(NamedTuple):
+    """An optimizer and its schedule, for all parameters or for a group of them.
+
+    Attributes:
+      rule: one of OPTIMIZERS, called.
+      learning_rate: step to rate.
+      l1: adds `l1 * sign(parameter)` to the gradient.
+      l2: adds `l2 * parameter` to the gradient, which is the derivative of `l2 / 2 * |parameter|²`: what torch's SGD
+        and He et al. call weight decay. Momentum and adaptive scaling act on it.
+    """
+
+    rule: Rule
+    learning_rate: optax.Schedule
+    l1: float = 0.0
+    l2: float = 0.0
 
 
 def sgd(*, momentum: Share = 0.0, nesterov: bool = False, weight_decay: NotNegative = 0.0) -> Rule:
@@ -79,6 +99,22 @@ def lamb(*, beta1: Share = 0.9, beta2: Share = 0.999, epsilon: Small = 1e-6, wei
     return Rule(optax.scale_by_adam(b1=beta1, b2=beta2, eps=epsilon), weight_decay, optax.scale_by_trust_ratio())
 
 
+def muon(
+    *,
+    momentum: Share = 0.95,
+    nesterov: bool = True,
+    steps: Annotated[int, Field(ge=1)] = 5,
+    fixed_norm: bool = False,
+    weight_decay: NotNegative = 0.0,
+) -> Rule:
+    """Muon (Jordan et al. 2024), for kernels: momentum, orthogonalised by `steps` Newton-Schulz steps.
+
+    `fixed_norm` scales every kernel to the Frobenius norm √F before each step, as airbench does; F is its outputs.
+    """
+    last = keep_norm() if fixed_norm else optax.identity()
+    return Rule(scale_by_muon(momentum=momentum, nesterov=nesterov, steps=steps), weight_decay, last=last)
+
+
 OPTIMIZERS: dict[str, Callable[..., Rule]] = {
     "sgd": sgd,
     "adam": adam,
@@ -87,6 +123,7 @@ OPTIMIZERS: dict[str, Callable[..., Rule]] = {
     "adagrad": adagrad,
     "lion": lion,
     "lamb": lamb,
+    "muon": muon,
 }
 
 
@@ -133,6 +170,7 @@ def make_optimizer(
     l1: float = 0.0,
     l2: float = 0.0,
     clip_norm: float | None = None,
+    own: Mapping[str, Branch] | None = None,
 ) -> optax.GradientTransformation:
     """The whole gradient transformation.
 
@@ -140,20 +178,37 @@ def make_optimizer(
       rule: one of OPTIMIZERS, called.
       learning_rate: step to rate.
       groups: for every parameter its group, from `assign_groups`.
-      l1: adds `l1 * sign(parameter)` to the gradient.
-      l2: adds `l2 * parameter` to the gradient, which is the derivative of `l2 / 2 * |parameter|²`: what torch's SGD
-        and He et al. call weight decay. Momentum and adaptive scaling act on it.
-      clip_norm: scale the gradient down to this global norm, before any decay is added.
+      l1: as in `Branch`.
+      l2: as in `Branch`.
+      clip_norm: scale the gradient of all parameters down to this global norm, before any decay is added.
+      own: the pattern of a group to its own optimizer; the other groups share the first arguments.
     """
-    decay = jax.tree.map(lambda group: group.decay, groups)
-    rate = jax.tree.map(lambda group: 0.0 if group.frozen else group.learning_rate, groups)
-    frozen = any(group.frozen for group in jax.tree.leaves(groups))
     parts = []
-    if frozen:
+    if any(group.frozen for group in jax.tree.leaves(groups)):
         # A frozen gradient must not count towards the norm that is clipped, nor reach a moment.
         parts.append(_scale(jax.tree.map(lambda group: 0.0 if group.frozen else 1.0, groups)))
     if clip_norm is not None:
         parts.append(optax.clip_by_global_norm(clip_norm))
+    shared = Branch(rule, learning_rate, l1, l2)
+    if not own:
+        return optax.chain(*parts, *_branch(shared, groups))
+    # A frozen parameter goes past every rule, which could move it without a gradient or not take its shape.
+    frozen, rest = "frozen", "rest"
+    labels = jax.tree.map(lambda g: frozen if g.frozen else g.pattern if g.pattern in own else rest, groups)
+
+    def among(label: str) -> PyTree:
+        return jax.tree.map(lambda group, its: group if its == label else optax.MaskedNode(), groups, labels)
+
+    branches = {label: optax.chain(*_branch(branch, among(label))) for label, branch in {rest: shared, **own}.items()}
+    return optax.chain(*parts, optax.partition({frozen: optax.set_to_zero(), **branches}, labels))
+
+
+def _branch(branch: Branch, groups: PyTree) -> list[optax.GradientTransformation]:
+    """The links of the chain from the clipped gradient to the update, for parameters with these groups."""
+    rule, learning_rate, l1, l2 = branch
+    decay = jax.tree.map(lambda group: group.decay, groups)
+    rate = jax.tree.map(lambda group: 0.0 if group.frozen else group.learning_rate, groups)
+    parts = []
     if l2:
         parts.append(_add(lambda p, factor: l2 * factor * p, decay))
     if l1:
@@ -164,7 +219,7 @@ def make_optimizer(
     parts.append(rule.after)
     if any(factor != 1.0 for factor in jax.tree.leaves(rate)):
         parts.append(_scale(rate))
-    return optax.chain(*parts, optax.scale_by_learning_rate(learning_rate))
+    return [*parts, optax.scale_by_learning_rate(learning_rate), rule.last]
 
 
 def _add(term: Callable[[Array, float], Array], factors: PyTree) -> optax.GradientTransformation:

@@ -3,7 +3,7 @@
 import functools
 import importlib.util
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import flax.linen as nn
 import jax
@@ -17,15 +17,16 @@ from cnn_jax.losses import DIVIDED_BY_WEIGHTS, LOSSES
 from cnn_jax.models import MODELS
 from cnn_jax.tasks import TASKS
 from cnn_jax.tasks.task import Task
-from cnn_jax.train.config import Config, OptimizerCommon, resolve
+from cnn_jax.train.config import Config, InitCommon, OptimizerCommon, ParameterGroup, resolve
 from cnn_jax.train.config_file import Node
 from cnn_jax.train.config_node import check_node, look_up, options
 from cnn_jax.train.duration import Duration
 from cnn_jax.train.evaluate import scalars, summarize
 from cnn_jax.train.experiment import Experiment
+from cnn_jax.train.initialise import INITIALISERS
 from cnn_jax.train.loop import Plan
-from cnn_jax.train.optim import OPTIMIZERS, assign_groups, make_optimizer
-from cnn_jax.train.schedule import SCHEDULES, ToSteps
+from cnn_jax.train.optim import OPTIMIZERS, Branch, assign_groups, make_optimizer
+from cnn_jax.train.schedule import SCHEDULES, ToSteps, zero_after
 from cnn_jax.train.sharding import check_batch_size, make_mesh
 from cnn_jax.types import PyTree
 
@@ -56,8 +57,9 @@ def build(config: Node, *, source: Source | None = None) -> Experiment:
     given = ("peak", "total_steps", "to_steps")
     schedule_node = check_node("config.schedule", checked.schedule, SCHEDULES, given=given)
     optimizer_node = check_node("config.optimizer", checked.optimizer, OPTIMIZERS, common=OptimizerCommon)
+    groups = _check_groups(checked)
     augment = tuple(
-        check_node(f"config.data.augment.{index}", node, AUGMENTATIONS, given=("keys", "images"))
+        check_node(f"config.data.augment.{index}", node, AUGMENTATIONS, given=("keys", "images", "epoch"))
         for index, node in enumerate(checked.data.augment)
     )
 
@@ -75,29 +77,64 @@ def build(config: Node, *, source: Source | None = None) -> Experiment:
     plan = _plan(checked, len(train), to_steps)
     _check_early_stopping(checked, task)
     make_schedule = SCHEDULES[schedule_node["name"]]
-    schedule = make_schedule(optimizer_node["learning_rate"], plan.total, to_steps, **options(schedule_node))
+
+    def branch(node: Node, until: Duration | None) -> Branch:
+        steps = plan.total if until is None else to_steps(until)
+        schedule = make_schedule(node["learning_rate"], steps, to_steps, **options(schedule_node))
+        rule = OPTIMIZERS[node["name"]](**options(node, without=COMMON))
+        return Branch(rule, schedule if until is None else zero_after(schedule, steps), node["l1"], node["l2"])
+
+    shared = branch(optimizer_node, None)
     optimizer = make_optimizer(
-        OPTIMIZERS[optimizer_node["name"]](**options(optimizer_node, without=COMMON)),
-        schedule,
-        assign_groups(abstract["params"], checked.parameter_groups),
-        l1=optimizer_node["l1"],
-        l2=optimizer_node["l2"],
+        shared.rule,
+        shared.learning_rate,
+        assign_groups(abstract["params"], groups),
+        l1=shared.l1,
+        l2=shared.l2,
         clip_norm=checked.train.clip_norm,
+        own={g.pattern: branch(g.optimizer or optimizer_node, g.until) for g in groups if g.optimizer or g.until},
     )
+    init_node, values = _initial_values(checked.init, abstract["params"], train, mean=mean, std=std)
     data = checked.data.model_copy(update={"augment": augment, "mean": mean, "std": std})
     nodes = {"model": model_node, "task": task_node, "optimizer": optimizer_node, "schedule": schedule_node}
+    nodes |= {"init": init_node}
     return Experiment(
-        config=checked.model_copy(update={**nodes, "data": data}),
+        config=checked.model_copy(update={**nodes, "data": data, "parameter_groups": groups}),
         splits=splits,
         model=model,
         task=task,
         optimizer=optimizer,
-        schedule=schedule,
+        schedule=shared.learning_rate,
         plan=plan,
         mesh=mesh,
         mean=mean,
         std=std,
+        initial_values=values,
     )
+
+
+def _check_groups(config: Config) -> tuple[ParameterGroup, ...]:
+    """The parameter groups, with the defaults of their own optimizers filled in."""
+    checked = []
+    for index, group in enumerate(config.parameter_groups):
+        node = group.optimizer
+        if node is not None:
+            path = f"config.parameter_groups.{index}.optimizer"
+            node = check_node(path, node, OPTIMIZERS, common=OptimizerCommon)
+        checked.append(group.model_copy(update={"optimizer": node}))
+    return tuple(checked)
+
+
+def _initial_values(
+    node: Node | None, params: PyTree, train: LabelledImages, *, mean: Sequence[float], std: Sequence[float]
+) -> tuple[Node | None, Mapping[str, np.ndarray]]:
+    """The checked `init` node, and what it makes of the first training images."""
+    if node is None:
+        return None, {}
+    node = check_node("config.init", node, INITIALISERS, given=("params", "images"), common=InitCommon)
+    images = np.float32(train.images[: node["examples"]]) / 255
+    images = (images - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
+    return node, INITIALISERS[node["name"]](params, images, **options(node, without=tuple(InitCommon.model_fields)))
 
 
 def open_data(config: Config) -> Source:

@@ -108,6 +108,16 @@ def polynomial(
     return _with_warmup(optax.polynomial_schedule(peak, final * peak, power, rest), peak, warmup, to_steps)
 
 
+def zero_after(schedule: optax.Schedule, steps: int) -> optax.Schedule:
+    """A schedule whose rate is 0 from a step on.
+
+    Args:
+      schedule: step to rate.
+      steps: the first step with rate 0, counted from 0.
+    """
+    return lambda count: jnp.where(jnp.asarray(count) < steps, schedule(count), 0.0)
+
+
 def _rest(total_steps: int, warmup: Duration | None, to_steps: ToSteps) -> int:
     """Steps after the warm-up."""
     rest = total_steps - (to_steps(warmup) if warmup else 0)

@@ -1,13 +1,17 @@
 """The training state: arrays only, so that it can be vmapped, sharded and checkpointed as it is."""
 
+from collections.abc import Mapping, Sequence
+
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Key
 
 from cnn_jax.ops.random import named_key
 from cnn_jax.tasks.task import Task
+from cnn_jax.train.optim import parameter_path
 from cnn_jax.types import Batch, Leaf, PyTree
 
 
@@ -30,7 +34,13 @@ class TrainState(flax.struct.PyTreeNode):
 
 
 def create_state(
-    key: Key[Array, ""], batch: Batch, *, task: Task, optimizer: optax.GradientTransformation, ema: bool
+    key: Key[Array, ""],
+    batch: Batch,
+    *,
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    ema: bool,
+    values: Mapping[str, np.ndarray] | None = None,
 ) -> TrainState:
     """The state before the first step.
 
@@ -40,8 +50,16 @@ def create_state(
       task: gives parameters.
       optimizer: gives its own state.
       ema: whether to keep averages; they start as copies.
+      values: parameter path to the values that it starts with instead of the task's.
     """
     params, model_state = task.init(named_key(key, "init"), batch)
+    if values:
+
+        def start(path: Sequence, leaf: Array) -> Array:
+            name = parameter_path(path)
+            return jnp.asarray(values[name], leaf.dtype) if name in values else leaf
+
+        params = jax.tree_util.tree_map_with_path(start, params)
     averages = jax.tree.map(jnp.copy, {"params": params, "model_state": model_state}) if ema else None
     return TrainState(
         step=jnp.zeros((), jnp.int32),

@@ -31,6 +31,29 @@ def test_a_flip_mirrors_left_to_right_or_leaves_the_image(digits, keys):
     np.testing.assert_array_equal(random_flip(keys, images, probability=1.0), images[:, :, ::-1])
 
 
+def test_an_alternating_flip_shows_each_side_of_every_example_in_two_epochs(digits):
+    transform = jax.jit(
+        lambda key, batch: training_transform(
+            key, batch, augmentations=({"name": "alternating_flip"},), mean=(0.0,), std=(1.0,)
+        )
+    )
+    key, seen = jax.random.key(7), {}
+    for batch_size in (16, 64):
+        for step in range(4 * 64 // batch_size):
+            batch = training_batch(digits, seed=0, step=step, batch_size=batch_size)
+            for example, epoch, image in zip(batch["id"], batch["epoch"], transform(key, batch)["image"]):
+                plain = np.float32(digits.images[example]) / 255
+                sides = np.allclose(image, plain, atol=1e-6), np.allclose(image, plain[:, ::-1], atol=1e-6)
+                assert any(sides)
+                flipped = not sides[0]
+                assert seen.setdefault((int(example), int(epoch)), flipped) == flipped
+    symmetric = [i for i in range(64) if np.array_equal(digits.images[i], digits.images[i][:, ::-1])]
+    first = [seen[i, 0] for i in range(64)]
+    assert 15 < sum(first) < 49
+    for i in set(range(64)) - set(symmetric):
+        assert [seen[i, epoch] for epoch in range(4)] == [first[i], not first[i]] * 2
+
+
 @pytest.mark.parametrize(("mode", "numpy_mode"), [("zero", "constant"), ("reflect", "reflect")])
 def test_a_crop_is_a_window_of_the_padded_image(digits, keys, mode, numpy_mode):
     images = np.asarray(to_float(jnp.asarray(digits.images)))

@@ -15,6 +15,7 @@ from cnn_jax.errors import UserError
 
 # Small builds of every family: name, arguments, image.
 SMALL = [
+    ("airbench94", {"widths": (8, 12)}, (16, 16, 3)),
     ("classic_stack", {"channels": (4, 6), "dense": (8,), "norm": "batch"}, (12, 12, 3)),
     ("lenet5", {}, (28, 28, 1)),
     ("lenet5_1998", {}, (28, 28, 1)),
@@ -98,7 +99,7 @@ def test_signatures_are_what_the_config_layer_reads(name):
     for key, parameter in parameters.items():
         assert parameter.kind is inspect.Parameter.KEYWORD_ONLY, key
         members = typing.get_args(hints[key]) if isinstance(hints[key], types.UnionType) else (hints[key],)
-        plain = (int, float, str, bool, tuple[int, ...], type(None))
+        plain = (int, float, str, bool, tuple[int, ...], tuple[str, ...], type(None))
         assert all(member in plain for member in members), key
     assert constructor(name).__doc__
 
@@ -126,9 +127,17 @@ ERRORS = [
     ("resnet18", {"stem": "mnist"}, "unknown stem 'mnist'.* Known: cifar, imagenet"),
     ("mobilenet_v2", {"width_multiplier": 0.0}, r"width_multiplier is 0\.0; it must be above 0"),
     ("mobilenet_v2", {"stem": "mnist"}, "unknown stem 'mnist'.* Known: cifar, imagenet"),
+    (
+        "resnet18",
+        {"remat": ("stage5",)},
+        "stage to rematerialise 'stage5'.* Known: stage1, stage2, stage3, stage4, stem",
+    ),
+    ("classic_stack", {"remat": ("stage3",)}, "stage to rematerialise 'stage3'.* Known: stage1, stage2$"),
     ("lenet5", {"padding": -1}, "padding is -1"),
     ("lenet5", {"pool": "none"}, "unknown pool 'none'"),
     ("lenet5", {"activation": "tahn"}, "unknown activation 'tahn'; did you mean 'tanh'"),
+    ("airbench94", {"widths": ()}, "widths is empty"),
+    ("airbench94", {"widths": (8, 0)}, "widths is 0"),
     ("classic_stack", {"channels": ()}, "channels is empty"),
     ("classic_stack", {"channels": (4, 0)}, "channels is 0"),
     (
@@ -161,6 +170,6 @@ def test_a_missing_argument():
         models.create("resnet20")
 
 
-@pytest.mark.parametrize("name", sorted(set(models.MODELS) - {"lenet5_1998"}))
+@pytest.mark.parametrize("name", sorted(set(models.MODELS) - {"airbench94", "lenet5_1998"}))
 def test_dropout_reaches_the_head(name):
     assert models.create(name, num_classes=5, dropout_rate=0.25).head.dropout_rate == 0.25

@@ -17,6 +17,12 @@ NARROW_STACK_COUNT = (
     *((2 * 8, 2 * 12)),  # GroupNorm scales and biases
     *(((8 * 8 * 12 + 1) * 20, (20 + 1) * 7)),  # 32 → 16 → 8 pixels, dense 20, dense 7
 )
+# airbench94_muon.py: 24 filters 2×2 with biases, three groups of two 3×3 convolutions without, a bias per norm and
+# channel (no scale), and a head of 256 × 10 without bias.
+AIRBENCH_COUNT = (
+    *((2 * 2 * 3 + 1) * 24, 9 * 24 * 64, 9 * 64 * 64, 9 * 64 * 256, 3 * 9 * 256 * 256),
+    *(2 * (64 + 256 + 256), 256 * 10),
+)
 
 # Sandler et al. 2018, Table 2 with half the channels, rounded to multiples of 8; the last convolution stays. Per block:
 # t, inputs, outputs; kernels 1×1, 3×3 per channel, 1×1; a norm has two numbers per channel.
@@ -40,6 +46,7 @@ MNIST = {"num_classes": 10, "in_channels": 1}
 
 # name, arguments, image, parameters, source
 REFERENCES = [
+    ("airbench94", {**CIFAR}, (32, 32, 3), sum(AIRBENCH_COUNT), "airbench94_muon.py, layer arithmetic"),
     ("classic_stack", {**CIFAR}, (32, 32, 3), 167_562, "numbers.md, Worked examples"),
     ("classic_stack", {**MNIST, "dense": ()}, (28, 28, 1), 34_826, "numbers.md, Worked examples"),
     (

@@ -1,0 +1,138 @@
+"""`model.dtype = "bfloat16"`: products in bfloat16; parameters, gradients, statistics, sums and loss in float32."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from cnn_jax import models
+from cnn_jax.losses import softmax_cross_entropy
+from cnn_jax.nn.conv import Conv
+from cnn_jax.nn.dense import Dense
+from cnn_jax.tasks import Classification
+from cnn_jax.train.run import build
+from cnn_jax.train.state import create_state
+from cnn_jax.train.step import train_step
+
+CONVOLUTIONS = ("channels_last_convolution", "conv_general_dilated")
+# What adds up many terms, and what statistics and loss are made of: in float32 everywhere.
+FLOAT32 = ("reduce_sum", "cumsum", "rsqrt", "log")
+IMAGES = {"lenet5": (28, 28, 1), "lenet5_1998": (28, 28, 1)}
+FAST = ("airbench94", "classic_stack", "lenet5", "lenet5_1998", "mlp", "resnet_cifar", "resnet18")
+ARGUMENTS = {
+    "airbench94": {"widths": (8, 12, 12)},
+    "classic_stack": {"norm": "batch", "norm_position": "after", "activation": "prelu", "dense": (8,)},
+    "resnet_cifar": {"depth": 8, "shortcut": "B"},
+}
+SLOW = [name for name in models.MODELS if name not in FAST]
+
+
+def equations(jaxpr):
+    """Every equation of a jaxpr and of those inside it."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
+            if hasattr(inner, "eqns") or hasattr(inner, "jaxpr"):
+                yield from equations(getattr(inner, "jaxpr", inner))
+
+
+def traced_step(name):
+    """(jaxpr, shapes of (state, metrics)) of a training step in bfloat16, and the types that the optimizer got."""
+    image = IMAGES.get(name, (32, 32, 3))
+    model = models.create(name, num_classes=5, in_channels=image[-1], dtype="bfloat16", **ARGUMENTS.get(name, {}))
+    task = Classification(model=model, loss_function=softmax_cross_entropy, num_classes=5, divide_by_weights=False)
+    given = []
+
+    def record(updates, params):
+        given.extend(leaf.dtype for leaf in jax.tree.leaves((updates, params)))
+        return updates
+
+    optimizer = optax.chain(optax.stateless(record), optax.sgd(0.1, momentum=0.9))
+    create = functools.partial(create_state, task=task, optimizer=optimizer, ema=True)
+    state = jax.eval_shape(create, jax.random.key(0), {"image": jnp.zeros((1, *image))})
+    batch = {
+        "image": jax.ShapeDtypeStruct((4, *image), jnp.float32),
+        "label": jax.ShapeDtypeStruct((4,), jnp.int32),
+        "mask": jax.ShapeDtypeStruct((4,), jnp.float32),
+    }
+    step = functools.partial(
+        train_step,
+        key=jax.random.key(1),
+        task=task,
+        optimizer=optimizer,
+        learning_rate=optax.constant_schedule(0.1),
+        batch_transform=lambda _, batch: batch,
+        ema_decay=0.9,
+    )
+    jaxpr, result = jax.make_jaxpr(step, return_shape=True)(state, batch)
+    return jaxpr.jaxpr, result, given
+
+
+def floats(shapes):
+    return {leaf.dtype for leaf in jax.tree.leaves(shapes) if jnp.issubdtype(leaf.dtype, jnp.floating)}
+
+
+@pytest.mark.parametrize("name", [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
+def test_every_product_is_in_bfloat16_and_every_sum_in_float32(name):
+    jaxpr, (state, metrics), given = traced_step(name)
+    assert set(given) == {jnp.dtype("float32")}, "gradients and parameters that the optimizer sees"
+    assert floats((state, metrics)) == {jnp.dtype("float32")}, "parameters, statistics, averages, momentum, loss"
+    products = 0
+    for equation in equations(jaxpr):
+        kind, where = equation.primitive.name, str(equation.source_info.name_stack)
+        types = {v.aval.dtype for v in equation.invars if hasattr(v.aval, "dtype")}
+        if kind in CONVOLUTIONS:
+            products += 1
+            assert types == {jnp.dtype("bfloat16")}, f"{kind} of {types} in {where}"
+        if kind == "dot_general":
+            products += 1
+            assert types == {jnp.dtype("float32" if "head/output" in where else "bfloat16")}, f"{types} in {where}"
+        if kind in FLOAT32:
+            assert jnp.dtype("bfloat16") not in types, f"{kind} of bfloat16 in {where}"
+    assert products > 2
+
+
+def test_the_fast_models_cover_every_family():
+    def module(name):
+        preset = models.MODELS[name]
+        return (preset.func if isinstance(preset, functools.partial) else preset).__name__
+
+    assert {module(name) for name in FAST} == {module(name) for name in models.MODELS}
+
+
+@pytest.mark.parametrize("layer", [Conv(2, 1, dtype="bfloat16"), Dense(2, dtype="bfloat16")])
+def test_the_gradient_of_a_bias_is_the_whole_sum(layer):
+    # In bfloat16, 256 + 1 is 256: a sum of ones would stop there.
+    count = 3000
+    x = jnp.ones((1, count, 1)) if isinstance(layer, Conv) else jnp.ones((count, 1))
+    params = layer.init(jax.random.key(0), x)["params"]
+    gradients = jax.grad(lambda params: layer.apply({"params": params}, x).astype(jnp.float32).sum())(params)
+    np.testing.assert_array_equal(gradients["bias"], [count, count])
+
+
+def losses(config, dtype, steps):
+    config["model"]["dtype"] = dtype
+    experiment = build(config)
+    step, state = experiment.compiled_step(), experiment.initial_state()
+    found = []
+    for index in range(steps):
+        state, metrics = step(state, experiment.empty_metrics(), experiment.batch(index))
+        found.append(float(metrics.bad_loss))
+    return np.array(found)
+
+
+def test_training_in_bfloat16_follows_the_curve_of_float32(tiny_config):
+    # The same start, examples and dropout masks: what differs is rounding, of relative size 2⁻⁸.
+    tiny_config["model"] = {
+        **{"name": "classic_stack", "in_channels": 1, "channels": (8,), "norm": "batch", "padding": "same"},
+        **{"dense": (16,), "dropout_rate": 0.1},
+    }
+    tiny_config["data"] |= {"splits": {"train": "train[:512]"}, "batch_size": 64, "augment": ()}
+    tiny_config["optimizer"] = {"name": "adam", "learning_rate": 2e-2}
+    tiny_config["schedule"] = {"name": "constant"}
+    full, low = (losses(tiny_config, dtype, 30) for dtype in ("float32", "bfloat16"))
+    assert full[-5:].mean() < 0.75 * full[:5].mean()
+    assert 0 < np.abs(full - low).max() < 0.02

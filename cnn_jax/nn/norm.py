@@ -8,9 +8,12 @@ import math
 from collections.abc import Callable
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from cnn_jax.nn.checks import require_known
+from cnn_jax.ops.channels import over_channels
 
 
 class BatchNorm(nn.Module):
@@ -37,16 +40,26 @@ class BatchNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B *space C"], *, train: bool) -> Float[Array, "B *space C"]:
         """Normalises `[B, *space, C]`; `train` chooses batch (and moves running) or running statistics."""
-        layer = nn.BatchNorm(
-            momentum=self.momentum,
-            epsilon=self.epsilon,
-            dtype=self.dtype,
-            use_scale=self.use_scale,
-            scale_init=self.scale_init,
-            use_fast_variance=False,
-        )
-        nn.share_scope(self, layer)  # Paths read `norm/scale`.
-        return layer(x, use_running_average=not train)
+        channels = (x.shape[-1],)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
+        running_variance = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
+        x = x.astype(jnp.float32)
+        # Every number per channel is broadcast by one operation each: XLA fuses that, and not a reshape with it.
+        if train:
+            axes = tuple(range(x.ndim - 1))
+            mean = jnp.mean(x, axis=axes)
+            centred = x - over_channels(mean, x)
+            variance = jnp.mean(jnp.square(centred), axis=axes)
+            if not self.is_initializing():
+                for running, value in ((running_mean, mean), (running_variance, variance)):
+                    running.value = self.momentum * running.value + (1 - self.momentum) * value
+        else:
+            centred, variance = x - over_channels(running_mean.value, x), running_variance.value
+        factor = jax.lax.rsqrt(variance + self.epsilon)
+        if self.use_scale:
+            factor = factor * self.param("scale", self.scale_init, channels)
+        shift = self.param("bias", nn.initializers.zeros, channels)
+        return (centred * over_channels(factor, x) + over_channels(shift, x)).astype(self.dtype)
 
 
 class GroupNorm(nn.Module):

@@ -1,5 +1,6 @@
 """A parameter per channel, spread over an image so that its gradient is summed in float32."""
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
@@ -20,10 +21,8 @@ def over_channels(parameter: Float[Array, "C"], x: Float[Array, "*batch C"]) -> 
     Example:
       >>> x = jnp.zeros((5000, 1), jnp.bfloat16)
       >>> total = lambda bias: jnp.sum(x + over_channels(bias, x), dtype=jnp.float32)
-      >>> import jax
       >>> jax.grad(total)(jnp.zeros(1)).tolist()
       [5000.0]
     """
-    # [C] -> [1, ..., 1, C] -> [..., C]: ranks are never promoted silently.
-    row = parameter.reshape((1,) * (x.ndim - 1) + (-1,))
-    return jnp.broadcast_to(row, x.shape).astype(x.dtype)
+    # [C] -> [..., C] at once: by way of [1, ..., 1, C] XLA's CPU backend writes the whole array to memory.
+    return jax.lax.broadcast_in_dim(parameter, x.shape, (x.ndim - 1,)).astype(x.dtype)

@@ -141,6 +141,7 @@ def depthwise(x: Float[Array, "B *space C"], kernel: Float[Array, "*window 1 C"]
         start = [i * step for i, step in zip(position, dilation, strict=True)]
         stop = [i + stride * (count - 1) + 1 for i, stride, count in zip(start, strides, counts, strict=True)]
         shifted = jax.lax.slice(x, (0, *start, 0), (x.shape[0], *stop, x.shape[-1]), (1, *strides, 1))
-        weight = kernel[position].reshape((1,) * (x.ndim - 1) + (-1,))  # [1, C] -> [1, ..., 1, C]
-        total = shifted * weight if total is None else total + shifted * weight
+        # [1, C] -> [C] -> [B, *out, C]
+        term = shifted * jax.lax.broadcast_in_dim(kernel[position].reshape(-1), shifted.shape, (x.ndim - 1,))
+        total = term if total is None else total + term
     return total

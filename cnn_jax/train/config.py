@@ -20,8 +20,9 @@ from cnn_jax.train.duration import UNITS, Duration
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
-# Of this machine, not of the experiment: what the data are stands in the passport, and a batch is global.
-NOT_IDENTITY = (("data", "directory"), ("parallel", "devices"))
+# Of this machine, not of the experiment: what the data are stands in the passport, a batch is global, and steps are
+# the same however many are dispatched at once.
+NOT_IDENTITY = (("data", "directory"), ("data", "resident"), ("train", "steps_per_dispatch"), ("parallel", "devices"))
 DEFAULT_GROUPS: tuple[dict[str, Any], ...] = ({"pattern": ".*"},)
 
 
@@ -38,7 +39,7 @@ class Splits(_Section):
 
 
 class Data(_Section):
-    """Where examples come from and how they are batched and augmented."""
+    """Where examples come from, and how they are batched and augmented; `resident` puts them on the device."""
 
     source: str
     name: str
@@ -50,6 +51,7 @@ class Data(_Section):
     mean: tuple[float, ...] | None = None
     std: tuple[Rate, ...] | None = None
     augment: tuple[Node, ...] = ()
+    resident: bool = False
 
 
 class ParameterGroup(_Section):
@@ -89,9 +91,14 @@ class EarlyStopping(_Section):
 
 
 class Train(_Section):
-    """How long to train, and how often to log, evaluate and save; by default at most ten evaluations and saves."""
+    """How long to train, and how often to log, evaluate and save; by default at most ten evaluations and saves.
+
+    One call of the device takes `steps_per_dispatch` steps, or as many as are left to the next log line, evaluation or
+    save; more than one needs `data.resident`.
+    """
 
     duration: Duration
+    steps_per_dispatch: Positive = 1
     accumulate: Positive = 1
     clip_norm: Rate | None = None
     log_every: Duration = Duration(steps=50)

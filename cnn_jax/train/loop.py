@@ -12,11 +12,11 @@ from cnn_jax.errors import DivergenceError
 from cnn_jax.metrics import Metric
 from cnn_jax.train.checkpoint import Checkpoints, Progress
 from cnn_jax.train.config import EarlyStopping
+from cnn_jax.train.dispatch import Advance
 from cnn_jax.train.evaluate import scalars, summarize
 from cnn_jax.train.state import TrainState
 from cnn_jax.train.step import StepMetrics
 from cnn_jax.train.writers import Writer
-from cnn_jax.types import Batch
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,7 @@ class Plan:
       examples_per_epoch: size of the training split.
       batch_size: examples per step.
       early_stopping: when to stop before the end, or None.
+      steps_per_dispatch: steps taken at once, at most.
     """
 
     total: int
@@ -40,6 +41,13 @@ class Plan:
     examples_per_epoch: int
     batch_size: int
     early_stopping: EarlyStopping | None = None
+    steps_per_dispatch: int = 1
+
+    def steps_at_once(self, done: int) -> int:
+        """How many steps the next dispatch takes: none passes a log line, an evaluation, a save or the end."""
+        intervals = (self.log_every, self.evaluate_every, self.save_every)
+        room = min(self.total - done, *(every - done % every for every in intervals))
+        return min(room, self.steps_per_dispatch)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,8 +55,7 @@ class Parts:
     """What the loop calls; it knows nothing else of the run.
 
     Attributes:
-      step: one training step that merges its metrics into the pending ones; compiled; may donate both.
-      batch: step number to batch, on the device.
+      advance: takes training steps and merges their metrics into the pending ones.
       empty: new pending metrics.
       metrics: the training metrics, to read the pending ones.
       evaluate: all evaluation numbers of a state, named `split/metric`; {} if there is nothing to evaluate on.
@@ -56,8 +63,7 @@ class Parts:
       writers: where numbers go.
     """
 
-    step: Callable[[TrainState, StepMetrics, Batch], tuple[TrainState, StepMetrics]]
-    batch: Callable[[int], Batch]
+    advance: Advance
     empty: Callable[[], StepMetrics]
     metrics: Mapping[str, Metric]
     evaluate: Callable[[TrainState], dict[str, float]]
@@ -111,9 +117,9 @@ def run_loop(
             return state, "early_stopped"
         if done == plan.total:
             return state, "completed"
-        inputs = parts.batch(done)
-        state, pending = parts.step(state, pending, inputs)
-        done += 1
+        steps = plan.steps_at_once(done)
+        state, pending = parts.advance(state, pending, done, steps)
+        done += steps
         if done % plan.log_every == 0 or done == plan.total:
             _log(pending, done, plan, parts, clock)
             pending = parts.empty()

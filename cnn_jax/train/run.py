@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn_jax.data.augment import AUGMENTATIONS
+from cnn_jax.data.resident import check_resident
 from cnn_jax.data.sources import LabelledImages, Source, check_labels, open_source
 from cnn_jax.errors import ImageTooSmallError, UserError, unknown_name
 from cnn_jax.losses import DIVIDED_BY_WEIGHTS, LOSSES
@@ -48,6 +49,11 @@ def build(config: Node) -> Experiment:
     # What costs nothing to check comes first: data may take a while.
     mesh = make_mesh(devices=checked.parallel.devices)
     check_batch_size(checked.data.batch_size, devices=mesh.devices.size, accumulate=checked.train.accumulate)
+    if checked.train.steps_per_dispatch > 1 and not checked.data.resident:
+        raise UserError(
+            f"config.train.steps_per_dispatch {checked.train.steps_per_dispatch} needs the training split on the"
+            " device; set data.resident=true"
+        )
     if checked.train.tensorboard and importlib.util.find_spec("tensorboardX") is None:
         raise UserError("config.train.tensorboard needs an extra: `pip install -e '.[tensorboard]'` in the checkout")
     for path in ("model", "task"):
@@ -69,6 +75,8 @@ def build(config: Node) -> Experiment:
     task_node, task = _build_task(checked.task, model, num_classes=model_node["num_classes"])
     abstract = abstract_variables(model, train.images.shape[1:], name=f"{model_node['name']} on {train.origin}")
     mean, std = _normalisation(checked, train)
+    if checked.data.resident:
+        check_resident(len(train))
 
     to_steps = functools.partial(_to_steps, examples_per_epoch=len(train), batch_size=checked.data.batch_size)
     plan = _plan(checked, len(train), to_steps)
@@ -233,6 +241,7 @@ def _plan(config: Config, examples_per_epoch: int, to_steps: ToSteps) -> Plan:
         examples_per_epoch=examples_per_epoch,
         batch_size=config.data.batch_size,
         early_stopping=train.early_stopping,
+        steps_per_dispatch=train.steps_per_dispatch,
     )
 
 

@@ -96,8 +96,7 @@ def _train_in(experiment: Experiment, directory: RunDirectory, started: float) -
         for writer in writers:
             opened.callback(writer.close)
         parts = Parts(
-            step=experiment.compiled_step(),
-            batch=experiment.batch,
+            advance=experiment.compiled_advance(),
             empty=experiment.empty_metrics,
             metrics=experiment.task.training_metrics(),
             evaluate=lambda state: experiment.evaluate_validation(evaluation, state),

@@ -157,12 +157,18 @@ def to_plain(value: Any) -> Any:
     return value
 
 
+def identity(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What a plain resolved config says of the experiment: all but what belongs to a machine."""
+    names = {section: {key for of, key in NOT_IDENTITY if of == section} for section, _ in NOT_IDENTITY}
+    return {
+        section: {key: item for key, item in value.items() if key not in names[section]} if section in names else value
+        for section, value in values.items()
+    }
+
+
 def sha256(config: Config) -> str:
-    """The identity of an experiment: a digest of the resolved config without what belongs to this machine."""
-    values = to_plain(config)
-    for section, key in NOT_IDENTITY:
-        values[section].pop(key)
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    """The digest of an experiment's identity."""
+    return hashlib.sha256(json.dumps(identity(to_plain(config)), sort_keys=True).encode()).hexdigest()
 
 
 def difference(old: Any, new: Any, *, path: str = "config") -> list[str]:

@@ -77,12 +77,23 @@ def resident_advance(
     data, key = jax.device_put(({"image": split.images, "label": split.labels}, key), whole)
     orders_from = jax.jit(functools.partial(epoch_orders, epochs=epochs, examples=examples), out_shardings=whole)
 
-    def program(state, pending, data, orders, first, key, steps):
+    def program(
+        state: TrainState,
+        pending: StepMetrics,
+        data: Batch,
+        orders: Int[Array, "E N"],
+        first: Int[Array, ""],
+        key: Key[Array, ""],
+        steps: int | Int[Array, ""],
+    ) -> tuple[TrainState, StepMetrics]:
         def batch(index: Int[Array, ""]) -> Batch:
             made = resident_batch(data, orders, first, index, batch_size=batch_size)
             return jax.lax.with_sharding_constraint(made, parts)
 
-        return several_steps(state, pending, lambda *inputs: step(*inputs, key), batch, steps=steps)
+        def one(state: TrainState, pending: StepMetrics, batch: Batch) -> tuple[TrainState, StepMetrics]:
+            return step(state, pending, batch, key)
+
+        return several_steps(state, pending, one, batch, steps=steps)
 
     full = jax.jit(
         functools.partial(program, steps=steps_per_dispatch), donate_argnums=(0, 1), out_shardings=(whole, whole)

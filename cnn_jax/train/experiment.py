@@ -14,10 +14,11 @@ from jaxtyping import Array, Key
 
 from cnn_jax.data.augment import evaluation_transform, training_transform
 from cnn_jax.data.batches import evaluation_batches, training_batch
+from cnn_jax.data.resident import epoch_orders
 from cnn_jax.data.sources import LabelledImages
 from cnn_jax.tasks.task import Task
 from cnn_jax.train.config import Config
-from cnn_jax.train.dispatch import Advance, Step, resident_advance
+from cnn_jax.train.dispatch import Advance, Program, Step, resident_advance, resident_steps
 from cnn_jax.train.evaluate import EvaluationStep, evaluate, evaluation_step, scalars, summarize
 from cnn_jax.train.loop import Plan
 from cnn_jax.train.sharding import divided, replicated
@@ -132,13 +133,16 @@ class Experiment:
     def compiled_advance(self) -> Advance:
         """How the loop takes steps: with batches from the host, or many at once with the split on the device."""
         if self.config.data.resident:
+            whole, batch_size = replicated(self.mesh), self.plan.batch_size
             return resident_advance(
-                self.step(),
+                functools.partial(resident_steps, step=self.step(), batch_size=batch_size, sharding=divided(self.mesh)),
+                epoch_orders,
+                jax.device_put(self.key, whole),
                 self.splits["train"],
-                self.key,
-                batch_size=self.plan.batch_size,
+                batch_size=batch_size,
                 steps_per_dispatch=self.plan.steps_per_dispatch,
-                mesh=self.mesh,
+                state_sharding=whole,
+                whole=whole,
             )
         step = self.compiled_step()
 
@@ -148,6 +152,10 @@ class Experiment:
             return state, pending
 
         return advance
+
+    def program(self) -> Program:
+        """This run alone."""
+        return Program(advance=self.compiled_advance(), stack=lambda trees: trees[0], split=lambda tree: [tree])
 
     def compiled_evaluation(self) -> EvaluationStep:
         """`evaluation_step` under jit over the mesh."""

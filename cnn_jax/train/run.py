@@ -3,7 +3,7 @@
 import functools
 import importlib.util
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import flax.linen as nn
 import jax
@@ -36,11 +36,12 @@ LARGEST_MINIMUM = 2048
 LARGEST_STEP = 2**31 - 1
 
 
-def build(config: Node) -> Experiment:
+def build(config: Node, *, splits: Mapping[str, LabelledImages] | None = None) -> Experiment:
     """Check a config and everything it names, load the data, and build the parts.
 
     Args:
       config: plain values, from `config_file.load` and `config_file.override`.
+      splits: those of another experiment on the same data, so that they need not be loaded again.
 
     Raises:
       UserError: whatever is wrong, in one line, before any training step.
@@ -67,7 +68,8 @@ def build(config: Node) -> Experiment:
     )
 
     source = open_data(checked)
-    splits = {name: source.load(spec) for name, spec in checked.data.splits.model_dump().items() if spec is not None}
+    named = {name: spec for name, spec in checked.data.splits.model_dump().items() if spec is not None}
+    splits = splits or {name: source.load(spec) for name, spec in named.items()}
     train = splits["train"]
     model_node, model = build_model(checked.model, num_classes=len(source.class_names))
     for split in splits.values():

@@ -112,12 +112,13 @@ def after_two_steps(config, *, mode, devices):
     return [jax.device_get(own) for own in program.split(state)], len(state.step.sharding.device_set)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["vmap", "sequential"])
 def test_runs_divided_over_devices_are_those_of_one_device(small_config, mode):
     one, many = (after_two_steps(small_config, mode=mode, devices=count) for count in (1, 8))
     assert (one[1], many[1]) == (1, 4)  # the most devices that divide four runs
     for a, b in zip(one[0], many[0], strict=True):
-        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7), a, b)
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=2e-6), a, b)
     assert not np.array_equal(*(state.params["head"]["output"]["kernel"] for state in one[0][:2]))
 
 
@@ -161,7 +162,7 @@ def test_killed_runs_go_on_together_from_the_last_step_that_all_have(together, s
 
 
 def test_one_diverged_run_stops_no_other(small_config, tmp_path):
-    rates = (1e20, 0.05)
+    rates = (1e15, 0.05)  # the first step is finite, so that there is a checkpoint to keep
     settings = {**small_config["train"], "save_every": {"steps": 1}, "steps_per_dispatch": 1, "ema": None}
     config = {
         **small_config,
@@ -173,6 +174,7 @@ def test_one_diverged_run_stops_no_other(small_config, tmp_path):
     bad, good = train_many(config, tmp_path / "runs").values()
     assert (bad["status"], bad["metrics"]) == ("diverged", {})
     assert f"diverged at step {bad['steps']}:" in bad["message"]
+    assert 1 < bad["steps"] < 8
     directories = [tmp_path / "runs" / f"optimizer.learning_rate={rate}" for rate in rates]
     assert max(int(path.name) for path in (directories[0] / "checkpoints").iterdir()) == bad["steps"] - 1
     assert (good["status"], good["steps"]) == ("completed", 8)

@@ -32,6 +32,7 @@ def main(arguments: Sequence[str]) -> int:
 
     workdir = pathlib.Path(known.workdir)
     if config.get("runs") is None:
+        config.pop("runs", None)  # `--config.runs=none` makes one run of a file that has many
         results = {workdir: train(config, workdir, resume=known.resume)}
     else:
         results = train_many(config, workdir, resume=known.resume)

@@ -51,9 +51,9 @@ def several_steps(
 
 
 def resident_steps(
+    key: Key[Array, ""],
     state: TrainState,
     pending: StepMetrics,
-    key: Key[Array, ""],
     orders: Int[Array, "E N"],
     data: Batch,
     first: Int[Array, ""],
@@ -66,9 +66,9 @@ def resident_steps(
     """Steps of one run over a split on the device.
 
     Args:
+      key: the run's key.
       state: before the first step.
       pending: metrics so far.
-      key: the run's key.
       orders: of all epochs that these steps touch.
       data: the split, see `resident_batch`.
       first: the first of the epochs.
@@ -105,7 +105,7 @@ def resident_advance(
     are two programs, compiled when they are first needed: `steps_per_dispatch` steps, and any smaller number.
 
     Args:
-      program: `(state, pending, context, orders, data, first epoch, steps)` to state and metrics after the steps.
+      program: `(context, state, pending, orders, data, first epoch, steps)` to state and metrics after the steps.
       orders: `(context, first epoch, *, epochs, examples)` to the orders of so many epochs.
       context: what else the program needs, such as the run's key; on the devices.
       split: the training split.
@@ -118,7 +118,7 @@ def resident_advance(
     epochs = epochs_touched(steps_per_dispatch, batch_size=batch_size, examples=examples)
     data = jax.device_put({"image": split.images, "label": split.labels}, whole)
     compiled_orders = jax.jit(functools.partial(orders, epochs=epochs, examples=examples), out_shardings=state_sharding)
-    settings = {"donate_argnums": (0, 1), "out_shardings": (state_sharding, state_sharding)}
+    settings = {"donate_argnums": (1, 2), "out_shardings": (state_sharding, state_sharding)}
     full = jax.jit(functools.partial(program, steps=steps_per_dispatch), **settings)
     shorter = jax.jit(program, **settings)
 
@@ -129,7 +129,7 @@ def resident_advance(
 
     def advance(state: TrainState, pending: StepMetrics, done: int, steps: int) -> tuple[TrainState, StepMetrics]:
         made, first = orders_from(done * batch_size // examples)
-        inputs = (state, pending, context, made, data, first)
+        inputs = (context, state, pending, made, data, first)
         if steps == steps_per_dispatch:
             return full(*inputs)
         return shorter(*inputs, jax.device_put(np.int32(steps), whole))

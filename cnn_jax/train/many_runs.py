@@ -144,9 +144,9 @@ def many_runs(experiments: Sequence[Experiment], *, mode: Mode | None, devices: 
         return jax.vmap(one, in_axes=(0, None))(context[1], first)
 
     def program(
+        context: tuple[PyTree, Key[Array, "R"]],
         state: TrainState,
         pending: StepMetrics,
-        context: tuple[PyTree, Key[Array, "R"]],
         orders: Int[Array, "R E N"],
         data: Batch,
         first_epoch: Int[Array, ""],
@@ -154,14 +154,14 @@ def many_runs(experiments: Sequence[Experiment], *, mode: Mode | None, devices: 
     ) -> tuple[TrainState, StepMetrics]:
         shared = (data, first_epoch) if isinstance(steps, int) else (data, first_epoch, steps)
 
-        def on_one_device(state, pending, context, orders, data, first_epoch, steps=steps):
+        def on_one_device(context, state, pending, orders, data, first_epoch, steps=steps):
             def one_run(run: tuple) -> tuple[TrainState, StepMetrics]:
-                state, pending, (constants, key), orders = run
+                (constants, key), state, pending, orders = run
                 own = functools.partial(step, constants)
                 return resident_steps(
+                    key,
                     state,
                     pending,
-                    key,
                     orders,
                     data,
                     first_epoch,
@@ -171,13 +171,13 @@ def many_runs(experiments: Sequence[Experiment], *, mode: Mode | None, devices: 
                     sharding=None,
                 )
 
-            stacked = (state, pending, context, orders)
+            stacked = (context, state, pending, orders)
             return jax.vmap(one_run)(stacked) if mode == "vmap" else jax.lax.map(one_run, stacked)
 
         divided_over_runs, everywhere = PartitionSpec("data"), PartitionSpec()
         specs = (divided_over_runs,) * 4 + (everywhere,) * len(shared)
         sharded = jax.shard_map(on_one_device, mesh=mesh, in_specs=specs, out_specs=divided_over_runs, check_vma=False)
-        return sharded(state, pending, context, orders, *shared)
+        return sharded(context, state, pending, orders, *shared)
 
     def stack(trees: Sequence[PyTree]) -> PyTree:
         return jax.device_put(jax.tree.map(lambda *x: np.stack(x), *jax.device_get(list(trees))), over_runs)

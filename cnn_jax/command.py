@@ -1,16 +1,20 @@
-"""What the commands in `experiments/` share: the config argument, one-line errors and exit statuses."""
+"""What the commands in `experiments/` share: the config argument, the compilation cache, errors and exit statuses."""
 
 import argparse
 import io
 import logging
+import os
 import pathlib
+import platform
 import sys
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
 from cnn_jax.errors import DivergenceError, UserError
 from cnn_jax.train.config_file import Node, load, override
 
+NO_CACHE, CACHE_FOLDER = "--no-compilation-cache", "JAX_COMPILATION_CACHE_DIR"
 OVERRIDES = "override any config key, for example --config.optimizer.learning_rate=0.1"
 
 
@@ -19,6 +23,8 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, description: str, *, prog: str | None = None):
         super().__init__(description=description, prog=prog, allow_abbrev=False)
+        # Read by `run`: JAX takes the cache from the environment when it is imported.
+        self.add_argument(NO_CACHE, action="store_true", help="keep no compiled programs for the next start")
 
     def error(self, message: str) -> NoReturn:
         """Refuse the arguments.
@@ -42,6 +48,8 @@ def run(main: Callable[[Sequence[str]], int], *, after_interrupt: str = "") -> N
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # × and ± on a terminal that has only ASCII
+    if NO_CACHE not in sys.argv:
+        os.environ.update(compilation_cache(os.environ))
     try:
         status = main(sys.argv[1:])
     except UserError as error:
@@ -54,6 +62,34 @@ def run(main: Callable[[Sequence[str]], int], *, after_interrupt: str = "") -> N
         print(f"interrupted{after_interrupt}", file=sys.stderr)
         status = 130
     sys.exit(status)
+
+
+def compilation_cache(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that make JAX keep every compiled program; {} if the environment says where, or has no place.
+
+    The folder belongs to the user, and to one kind of processor: a home may be shared, but not machine code.
+
+    Args:
+      environment: `XDG_CACHE_HOME` or `HOME` says where caches are.
+
+    Example:
+      >>> compilation_cache({"JAX_COMPILATION_CACHE_DIR": "/mine"})
+      {}
+    """
+    home = environment.get("XDG_CACHE_HOME") or (environment.get("HOME") and f"{environment['HOME']}/.cache")
+    if CACHE_FOLDER in environment or not home:
+        return {}
+    information = pathlib.Path("/proc/cpuinfo")
+    lines = information.read_text(encoding="utf-8", errors="replace").splitlines() if information.exists() else []
+    abilities = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
+    folder = pathlib.Path(home, "cnn_jax", f"compiled-{platform.machine()}-{zlib.crc32(abilities.encode()):08x}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return {}
+    # Small programs too: a start compiles hundreds.
+    seconds = environment.get("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    return {CACHE_FOLDER: str(folder), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": seconds}
 
 
 def config_parser(description: str) -> Parser:

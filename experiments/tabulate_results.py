@@ -16,12 +16,14 @@ from typing import Any
 
 from cnn_jax import command
 from cnn_jax.errors import UserError
+from cnn_jax.train.config import NOT_IDENTITY, identity
 from cnn_jax.train.run_directory import CONFIG, PASSPORT, RESULT, read_json, write_json
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 README, RESULTS = ROOT / "README.md", ROOT / "experiments" / "results"
 BEGIN, END = "<!-- results: written by experiments/tabulate_results.py -->", "<!-- end of results -->"
-VARYING = ("--config", "--workdir", "--resume", "--config.seed", "--config.data.directory", "--config.parallel.devices")
+VARYING = ("--config", "--workdir", "--resume", command.NO_CACHE, "--config.seed")
+VARYING += tuple(f"--config.{section}.{key}" for section, key in NOT_IDENTITY)
 HEADER = ("config", "result", "n", "evaluated on", "parameters", "steps", "hardware", "commit")
 
 
@@ -87,8 +89,7 @@ def _options(arguments: Sequence[str]) -> dict[str, str]:
 
 def _experiment(config: dict[str, Any]) -> str:
     """A digest of a resolved config without its seed and what belongs to a machine: equal for the runs of one row."""
-    rest = {key: value for key, value in config.items() if key not in ("seed", "parallel")}
-    rest["data"] = {key: value for key, value in config["data"].items() if key != "directory"}
+    rest = {key: value for key, value in identity(config).items() if key not in ("seed", "parallel")}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 

@@ -28,11 +28,18 @@ def main(arguments: Sequence[str]) -> int:
     known, config = command.parse(parser, arguments)
     if not known.workdir:
         raise UserError("--workdir is empty; give a directory such as runs/first")
-    from cnn_jax.train.session import train  # after the arguments are known to be good: it starts JAX
+    from cnn_jax.train.session import train, train_many  # after the arguments are known to be good: starts JAX
 
-    result = train(config, known.workdir, resume=known.resume)
-    show(result, pathlib.Path(known.workdir))
-    return 1 if result["status"] == "diverged" else 0
+    workdir = pathlib.Path(known.workdir)
+    if config.get("runs") is None:
+        config.pop("runs", None)  # `--config.runs=none` makes one run of a file that has many
+        results = {workdir: train(config, workdir, resume=known.resume)}
+    else:
+        results = train_many(config, workdir, resume=known.resume)
+        results = {workdir / name: result for name, result in results.items()}
+    for directory, result in results.items():
+        show(result, directory)
+    return 1 if any(result["status"] == "diverged" for result in results.values()) else 0
 
 
 def show(result: Mapping[str, Any], workdir: pathlib.Path) -> None:

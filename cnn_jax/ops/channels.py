@@ -1,7 +1,6 @@
 """A parameter per channel, spread over an image so that its gradient is summed in float32."""
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Float
 
 from cnn_jax.types import Array

@@ -7,6 +7,7 @@
 Which form is used when was measured on two AVX2 cores with batches of 128 (see `fold_factor`).
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -136,12 +137,11 @@ def depthwise(x: Float[Array, "B *space C"], kernel: Float[Array, "*window 1 C"]
         (n - step * (size - 1) - 1) // stride + 1
         for n, size, stride, step in zip(x.shape[1:-1], window, strides, dilation, strict=True)
     ]
-    total = None
+    terms = []
     for position in np.ndindex(*window):
         start = [i * step for i, step in zip(position, dilation, strict=True)]
         stop = [i + stride * (count - 1) + 1 for i, stride, count in zip(start, strides, counts, strict=True)]
         shifted = jax.lax.slice(x, (0, *start, 0), (x.shape[0], *stop, x.shape[-1]), (1, *strides, 1))
         # [1, C] -> [C] -> [B, *out, C]
-        term = shifted * jax.lax.broadcast_in_dim(kernel[position].reshape(-1), shifted.shape, (x.ndim - 1,))
-        total = term if total is None else total + term
-    return total
+        terms.append(shifted * jax.lax.broadcast_in_dim(kernel[position].reshape(-1), shifted.shape, (x.ndim - 1,)))
+    return functools.reduce(jnp.add, terms)

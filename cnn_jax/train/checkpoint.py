@@ -121,6 +121,12 @@ class Checkpoints:
             time.sleep(REMOVAL_POLL_SECONDS)
         return False
 
+    def drop_after(self, step: int) -> None:
+        """Remove the checkpoints of later steps: those that other runs of the same program do not have."""
+        for later in self.steps():
+            if later > step:
+                self._checkpointer.delete(later)
+
     def wait(self) -> None:
         """Until the last save is on disk."""
         self._checkpointer.wait()

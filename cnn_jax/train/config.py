@@ -20,8 +20,9 @@ from cnn_jax.train.duration import UNITS, Duration
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
-# Of this machine, not of the experiment: what the data are stands in the passport, and a batch is global.
-NOT_IDENTITY = (("data", "directory"), ("parallel", "devices"))
+# Of this machine, not of the experiment: what the data are stands in the passport, a batch is global, and steps are
+# the same however many are dispatched at once.
+NOT_IDENTITY = (("data", "directory"), ("data", "resident"), ("train", "steps_per_dispatch"), ("parallel", "devices"))
 DEFAULT_GROUPS: tuple[dict[str, Any], ...] = ({"pattern": ".*"},)
 
 
@@ -38,7 +39,7 @@ class Splits(_Section):
 
 
 class Data(_Section):
-    """Where examples come from and how they are batched and augmented."""
+    """Where examples come from, and how they are batched and augmented; `resident` puts them on the device."""
 
     source: str
     name: str
@@ -50,6 +51,7 @@ class Data(_Section):
     mean: tuple[float, ...] | None = None
     std: tuple[Rate, ...] | None = None
     augment: tuple[Node, ...] = ()
+    resident: bool = False
 
 
 class ParameterGroup(_Section):
@@ -99,9 +101,14 @@ class EarlyStopping(_Section):
 
 
 class Train(_Section):
-    """How long to train, and how often to log, evaluate and save; by default at most ten evaluations and saves."""
+    """How long to train, and how often to log, evaluate and save; by default at most ten evaluations and saves.
+
+    One call of the device takes `steps_per_dispatch` steps, or as many as are left to the next log line, evaluation or
+    save; more than one needs `data.resident`.
+    """
 
     duration: Duration
+    steps_per_dispatch: Positive = 1
     accumulate: Positive = 1
     clip_norm: Rate | None = None
     log_every: Duration = Duration(steps=50)
@@ -161,12 +168,18 @@ def to_plain(value: Any) -> Any:
     return value
 
 
+def identity(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What a plain resolved config says of the experiment: all but what belongs to a machine."""
+    names = {section: {key for of, key in NOT_IDENTITY if of == section} for section, _ in NOT_IDENTITY}
+    return {
+        section: {key: item for key, item in value.items() if key not in names[section]} if section in names else value
+        for section, value in values.items()
+    }
+
+
 def sha256(config: Config) -> str:
-    """The identity of an experiment: a digest of the resolved config without what belongs to this machine."""
-    values = to_plain(config)
-    for section, key in NOT_IDENTITY:
-        values[section].pop(key)
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    """The digest of an experiment's identity."""
+    return hashlib.sha256(json.dumps(identity(to_plain(config)), sort_keys=True).encode()).hexdigest()
 
 
 def difference(old: Any, new: Any, *, path: str = "config") -> list[str]:

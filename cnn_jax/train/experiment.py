@@ -14,9 +14,11 @@ from jaxtyping import Array, Key
 
 from cnn_jax.data.augment import evaluation_transform, training_transform
 from cnn_jax.data.batches import evaluation_batches, training_batch
+from cnn_jax.data.resident import epoch_orders
 from cnn_jax.data.sources import LabelledImages
 from cnn_jax.tasks.task import Task
 from cnn_jax.train.config import Config
+from cnn_jax.train.dispatch import Advance, Program, Step, resident_advance, resident_steps
 from cnn_jax.train.evaluate import EvaluationStep, evaluate, evaluation_step, scalars, summarize
 from cnn_jax.train.loop import Plan
 from cnn_jax.train.sharding import divided, replicated
@@ -92,8 +94,8 @@ class Experiment:
         """The metrics of no steps, on every device."""
         return jax.device_put(jax.device_get(empty_metrics(self.task)), replicated(self.mesh))
 
-    def compiled_step(self) -> Callable[[TrainState, StepMetrics, Batch], tuple[TrainState, StepMetrics]]:
-        """`train_step` under jit over the mesh, merging its metrics into the pending ones; donates both."""
+    def step(self) -> Step:
+        """`train_step`, merging its metrics into the pending ones: `(state, pending, batch, key)`, not compiled."""
         train = self.config.train
         transform = functools.partial(
             training_transform, augmentations=self.config.data.augment, mean=self.mean, std=self.std
@@ -115,16 +117,47 @@ class Experiment:
             state, new = step(state, batch, key=key)
             return state, merge_metrics(metrics, pending, new)
 
+        return step_and_merge
+
+    def compiled_step(self) -> Callable[[TrainState, StepMetrics, Batch], tuple[TrainState, StepMetrics]]:
+        """The step under jit over the mesh; donates state and pending metrics."""
         whole, parts = replicated(self.mesh), divided(self.mesh)
         # The key is an argument, not a constant, so that every seed runs the same program.
         compiled = jax.jit(
-            step_and_merge,
+            self.step(),
             in_shardings=(whole, whole, parts, whole),
             out_shardings=(whole, whole),
             donate_argnums=(0, 1),
         )
         key = jax.device_put(self.key, whole)
         return lambda state, pending, batch: compiled(state, pending, batch, key)
+
+    def compiled_advance(self) -> Advance:
+        """How the loop takes steps: with batches from the host, or many at once with the split on the device."""
+        if self.config.data.resident:
+            whole, batch_size = replicated(self.mesh), self.plan.batch_size
+            return resident_advance(
+                functools.partial(resident_steps, step=self.step(), batch_size=batch_size, sharding=divided(self.mesh)),
+                epoch_orders,
+                jax.device_put(self.key, whole),
+                self.splits["train"],
+                batch_size=batch_size,
+                steps_per_dispatch=self.plan.steps_per_dispatch,
+                state_sharding=whole,
+                whole=whole,
+            )
+        step = self.compiled_step()
+
+        def advance(state: TrainState, pending: StepMetrics, done: int, steps: int) -> tuple[TrainState, StepMetrics]:
+            for index in range(done, done + steps):
+                state, pending = step(state, pending, self.batch(index))
+            return state, pending
+
+        return advance
+
+    def program(self) -> Program:
+        """This run alone."""
+        return Program(advance=self.compiled_advance(), stack=lambda trees: trees[0], split=lambda tree: [tree])
 
     def compiled_evaluation(self) -> EvaluationStep:
         """`evaluation_step` under jit over the mesh."""

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn_jax.data.augment import AUGMENTATIONS
+from cnn_jax.data.resident import check_resident
 from cnn_jax.data.sources import LabelledImages, Source, check_labels, open_source
 from cnn_jax.errors import ImageTooSmallError, UserError, unknown_name
 from cnn_jax.losses import DIVIDED_BY_WEIGHTS, LOSSES
@@ -36,12 +37,15 @@ LARGEST_MINIMUM = 2048
 LARGEST_STEP = 2**31 - 1
 
 
-def build(config: Node, *, source: Source | None = None) -> Experiment:
+def build(
+    config: Node, *, source: Source | None = None, splits: Mapping[str, LabelledImages] | None = None
+) -> Experiment:
     """Check a config and everything it names, load the data, and build the parts.
 
     Args:
       config: plain values, from `config_file.load` and `config_file.override`.
       source: the data set; default is to open the one that the config names.
+      splits: those of another experiment on the same data, so that they need not be loaded again.
 
     Raises:
       UserError: whatever is wrong, in one line, before any training step.
@@ -50,6 +54,11 @@ def build(config: Node, *, source: Source | None = None) -> Experiment:
     # What costs nothing to check comes first: data may take a while.
     mesh = make_mesh(devices=checked.parallel.devices)
     check_batch_size(checked.data.batch_size, devices=mesh.devices.size, accumulate=checked.train.accumulate)
+    if checked.train.steps_per_dispatch > 1 and not checked.data.resident:
+        raise UserError(
+            f"config.train.steps_per_dispatch {checked.train.steps_per_dispatch} needs the training split on the"
+            " device; set data.resident=true"
+        )
     if checked.train.tensorboard and importlib.util.find_spec("tensorboardX") is None:
         raise UserError("config.train.tensorboard needs an extra: `pip install -e '.[tensorboard]'` in the checkout")
     for path in ("model", "task"):
@@ -64,7 +73,8 @@ def build(config: Node, *, source: Source | None = None) -> Experiment:
     )
 
     source = source or open_data(checked)
-    splits = {name: source.load(spec) for name, spec in checked.data.splits.model_dump().items() if spec is not None}
+    named = {name: spec for name, spec in checked.data.splits.model_dump().items() if spec is not None}
+    splits = splits or {name: source.load(spec) for name, spec in named.items()}
     train = splits["train"]
     model_node, model = build_model(checked.model, num_classes=len(source.class_names))
     for split in splits.values():
@@ -72,6 +82,8 @@ def build(config: Node, *, source: Source | None = None) -> Experiment:
     task_node, task = _build_task(checked.task, model, num_classes=model_node["num_classes"])
     abstract = abstract_variables(model, train.images.shape[1:], name=f"{model_node['name']} on {train.origin}")
     mean, std = _normalisation(checked, train)
+    if checked.data.resident:
+        check_resident(len(train))
 
     to_steps = functools.partial(_to_steps, examples_per_epoch=len(train), batch_size=checked.data.batch_size)
     plan = _plan(checked, len(train), to_steps)
@@ -271,6 +283,7 @@ def _plan(config: Config, examples_per_epoch: int, to_steps: ToSteps) -> Plan:
         examples_per_epoch=examples_per_epoch,
         batch_size=config.data.batch_size,
         early_stopping=train.early_stopping,
+        steps_per_dispatch=train.steps_per_dispatch,
     )
 
 

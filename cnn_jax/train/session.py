@@ -1,9 +1,8 @@
-"""One sitting of a run: restore or start, train, evaluate the end, and write result, figures and report."""
+"""Train a run, or many in one program, into run directories; evaluate a run that is there."""
 
 import contextlib
 import os
 import pathlib
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,19 +12,17 @@ import numpy as np
 
 from cnn_jax.data.sources import LabelledImages, check_disjoint
 from cnn_jax.errors import DivergenceError, UserError
-from cnn_jax.train.checkpoint import CheckpointGoneError, Checkpoints, Progress
+from cnn_jax.train.checkpoint import CheckpointGoneError, Checkpoints
 from cnn_jax.train.config import resolve
 from cnn_jax.train.config_file import Node, plain
 from cnn_jax.train.evaluate import scalars
 from cnn_jax.train.experiment import Experiment
-from cnn_jax.train.figures import draw_figures
-from cnn_jax.train.loop import Parts, run_loop
+from cnn_jax.train.many_runs import build_runs, many_runs, split_runs
 from cnn_jax.train.passport import make_passport
-from cnn_jax.train.report import describe_evaluation, make_result, write_report
 from cnn_jax.train.run import build
 from cnn_jax.train.run_directory import CHECKPOINTS, CONFIG, RESULT, RunDirectory, read_json
+from cnn_jax.train.sitting import sit
 from cnn_jax.train.state import TrainState
-from cnn_jax.train.writers import JsonLines, TensorBoard, Terminal, Writer, read_rows
 
 READ_ATTEMPTS = 5
 
@@ -52,10 +49,57 @@ def train(config: Node, workdir: str | os.PathLike[str], *, resume: bool = False
         finished = directory.result()
         if finished is not None:
             return finished
-        data = {name: _describe(split) for name, split in experiment.splits.items()}
+        _begin([directory], [experiment])
+        (result,) = sit([experiment], [directory], experiment.program(), started)
+    if result["status"] == "diverged":
+        raise DivergenceError(result["message"], step=result["steps"])
+    return result
+
+
+def train_many(config: Node, workdir: str | os.PathLike[str], *, resume: bool = False) -> dict[str, dict[str, Any]]:
+    """Train the runs of a config with the section `runs` in one program, each in a directory below `workdir`.
+
+    Args:
+      config: as for `train`, with `runs`.
+      workdir: created if it is not there.
+      resume: go on with the runs that are not finished, from the newest step of which all have a checkpoint.
+
+    Returns:
+      The name of each run to the content of its `result.json`; one that diverged says so, and stops no other.
+
+    Raises:
+      UserError: whatever is wrong with the config, the data or a directory, before any training step.
+    """
+    started = time.perf_counter()
+    runs, configs = split_runs(config)
+    experiments = dict(zip(configs, build_runs(configs), strict=True))
+    check_disjoint(next(iter(experiments.values())).splits)
+    above = pathlib.Path(workdir).expanduser()
+    if (above / CONFIG).exists():
+        raise UserError(f"work directory {str(above)!r} holds one run; choose another --workdir for many")
+    with contextlib.ExitStack() as opened:
+        directories = {
+            name: opened.enter_context(RunDirectory(above / name, experiment.config, resume=resume))
+            for name, experiment in experiments.items()
+        }
+        results = {name: directory.result() for name, directory in directories.items()}
+        left = [name for name, result in results.items() if result is None]
+        if left:
+            mine = [experiments[name] for name in left]
+            program = many_runs(mine, mode=runs.mode, devices=plain(config).get("parallel", {}).get("devices"))
+            places = [directories[name] for name in left]
+            _begin(places, mine)
+            results |= dict(zip(left, sit(mine, places, program, started), strict=True))
+    return {name: result for name, result in results.items() if result is not None}
+
+
+def _begin(directories: Sequence[RunDirectory], experiments: Sequence[Experiment]) -> None:
+    """Write config and passport of runs on the same data, unless one was begun on other data."""
+    data = {name: _describe(split) for name, split in experiments[0].splits.items()}
+    for directory in directories:
         _check_data(directory, data)
+    for directory, experiment in zip(directories, experiments, strict=True):
         directory.begin(make_passport(seed=experiment.config.seed, data=data, devices=experiment.mesh.devices.size))
-        return _train_in(experiment, directory, started)
 
 
 def _describe(split: LabelledImages) -> dict[str, Any]:
@@ -71,64 +115,6 @@ def _check_data(directory: RunDirectory, data: Mapping[str, Mapping[str, Any]]) 
                 f"the run in {str(directory.path)!r} was trained on {before[split].get('origin')} with other content"
                 f" than {description['origin']} has now (split {split!r}); give the same data or another --workdir"
             )
-
-
-def _train_in(experiment: Experiment, directory: RunDirectory, started: float) -> dict[str, Any]:
-    """Restore, loop, evaluate the end, and write result, figures and report."""
-    settings, plan = experiment.config.train, experiment.plan
-    evaluation = experiment.compiled_evaluation()
-    with contextlib.ExitStack() as opened:
-        checkpoints = Checkpoints(directory.checkpoints, keep=settings.keep_checkpoints)
-        opened.callback(checkpoints.close)
-        steps = checkpoints.steps()
-        progress, pending = Progress(), experiment.empty_metrics()
-        if steps:
-            state, pending, progress = checkpoints.restore(steps[-1], experiment.abstract_state(), pending)
-        else:
-            state = experiment.initial_state()
-        start, earlier = int(state.step), progress.seconds
-        if start and not read_rows(directory.metrics):
-            print(f"warning: {directory.metrics} is lost; the curves begin at step {start}", file=sys.stderr)
-        writers: list[Writer] = [JsonLines(directory.metrics, resume_step=start)]
-        if settings.tensorboard:
-            writers.append(TensorBoard(directory.path / "tensorboard", resume_step=start))
-        writers.append(Terminal(total_steps=plan.total, resume_step=start))
-        for writer in writers:
-            opened.callback(writer.close)
-        parts = Parts(
-            step=experiment.compiled_step(),
-            batch=experiment.batch,
-            empty=experiment.empty_metrics,
-            metrics=experiment.task.training_metrics(),
-            evaluate=lambda state: experiment.evaluate_validation(evaluation, state),
-            checkpoints=checkpoints,
-            writers=writers,
-        )
-
-        def seconds() -> float:
-            return earlier + time.perf_counter() - started
-
-        try:
-            state, status = run_loop(
-                state, pending, progress, plan=plan, parts=parts, resumed=bool(steps), started=started
-            )
-        except DivergenceError as error:
-            checkpoints.wait()  # the last good one is on disk before the result says that the run has ended
-            result = make_result(experiment, directory, status="diverged", steps=error.step, progress=progress)
-            directory.finish({**result, "wall_seconds": seconds(), "message": str(error)})
-            raise
-        checkpoints.wait()
-        trained = int(state.step)
-        if progress.best_step is not None and progress.best_step != trained:
-            best = progress.best_step
-            state, _, _ = checkpoints.restore(best, experiment.abstract_state(), experiment.empty_metrics())
-    values = {split: experiment.evaluate(evaluation, state, split) for split in experiment.evaluation_splits}
-    figures = draw_figures(experiment, directory, state, values)
-    result = make_result(experiment, directory, status=status, steps=trained, progress=progress)
-    result |= describe_evaluation(state, values) | {"wall_seconds": seconds()}
-    write_report(experiment, directory, result, figures)
-    directory.finish(result)
-    return result
 
 
 def evaluate_run(

@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from cnn_jax.command import compilation_cache
 from cnn_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
@@ -63,6 +64,30 @@ def test_evaluate_agrees_with_the_result_and_stores_its_numbers(workdir):
     result = json.loads((workdir / "result.json").read_text(encoding="utf-8"))
     assert stored["metrics"]["test/accuracy"] == result["metrics"]["test/accuracy"]
     assert stored["examples"] == 360
+
+
+def test_compiled_programs_are_kept_where_the_user_keeps_caches(workdir, tmp_path, monkeypatch):
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    environment = {"XDG_CACHE_HOME": str(tmp_path)}
+    assert run("evaluate.py", f"--run={workdir}", "--no-compilation-cache", **environment).returncode == 0
+    assert not (tmp_path / "cnn_jax").exists()
+    programs = []
+    for _ in range(2):
+        assert run("evaluate.py", f"--run={workdir}", **environment).returncode == 0
+        programs.append({path.name for path in (tmp_path / "cnn_jax").rglob("*-cache")})
+    assert programs[0]
+    assert programs[1] == programs[0]
+
+
+def test_the_environment_decides_where_compiled_programs_are_kept(tmp_path):
+    assert compilation_cache({"JAX_COMPILATION_CACHE_DIR": "", "HOME": str(tmp_path)}) == {}
+    assert compilation_cache({}) == {}
+    (tmp_path / "file").touch()
+    assert compilation_cache({"XDG_CACHE_HOME": str(tmp_path / "file")}) == {}
+    for environment in ({"HOME": str(tmp_path)}, {"HOME": "/nowhere", "XDG_CACHE_HOME": f"{tmp_path}/.cache"}):
+        folder = pathlib.Path(compilation_cache(environment)["JAX_COMPILATION_CACHE_DIR"])
+        assert folder.is_dir()
+        assert folder.parent == tmp_path / ".cache" / "cnn_jax"
 
 
 def test_resume_of_a_finished_run_shows_its_result(workdir):

@@ -291,6 +291,7 @@ BAD_CONFIGS = [
     ("parameter_groups", ({"pattern": "nothing"}, {"pattern": ".*"}), "'nothing' matches no parameter"),
     ("parameter_groups", ({"pattern": "("},), "no regular expression"),
     ("train.early_stopping", {"metric": "validation/acc"}, "did you mean 'validation/accuracy'"),
+    ("train.steps_per_dispatch", 4, r"steps_per_dispatch 4 needs .*data.resident=true"),
     ("parallel.devices", 9, "has 8 cpu devices"),
     ("train.accumulate", 3, "batch_size 16 cannot be divided over 1 device.* × 3 microbatch.*use 15 or 18"),
 ]

@@ -1,0 +1,152 @@
+"""Many steps in one dispatch: a scan over the step, whose batches are gathered from a split that lies on the device."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding
+from jaxtyping import Array, Int, Key
+
+from cnn_jax.data.resident import epochs_touched, resident_batch
+from cnn_jax.data.sources import LabelledImages
+from cnn_jax.train.state import TrainState
+from cnn_jax.train.step import StepMetrics
+from cnn_jax.types import Batch, PyTree
+
+Step: TypeAlias = Callable[[TrainState, StepMetrics, Batch, Key[Array, ""]], tuple[TrainState, StepMetrics]]
+"""`(state, pending metrics, batch, key)` to state and metrics after one step."""
+
+Advance: TypeAlias = Callable[[TrainState, StepMetrics, int, int], tuple[TrainState, StepMetrics]]
+"""`(state, pending metrics, steps done, steps to take)` to state and metrics after them; may donate both."""
+
+
+def several_steps(
+    state: TrainState,
+    pending: StepMetrics,
+    step: Callable[[TrainState, StepMetrics, Batch], tuple[TrainState, StepMetrics]],
+    batch: Callable[[Int[Array, ""]], Batch],
+    *,
+    steps: int | Int[Array, ""],
+) -> tuple[TrainState, StepMetrics]:
+    """Take steps one after the other, inside one program.
+
+    Args:
+      state: before the first step; its counter says which batch is next.
+      pending: metrics so far.
+      step: one step.
+      batch: step number to batch.
+      steps: how many; a device scalar makes a loop of any length, a number one whose length the compiler knows, which
+        lets a GPU run ahead of the host.
+    """
+
+    def one(state: TrainState, pending: StepMetrics) -> tuple[TrainState, StepMetrics]:
+        return step(state, pending, batch(state.step))
+
+    if isinstance(steps, int):
+        return jax.lax.scan(lambda carry, _: (one(*carry), None), (state, pending), length=steps)[0]
+    return jax.lax.fori_loop(0, steps, lambda _, carry: one(*carry), (state, pending))
+
+
+def resident_steps(
+    key: Key[Array, ""],
+    state: TrainState,
+    pending: StepMetrics,
+    orders: Int[Array, "E N"],
+    data: Batch,
+    first: Int[Array, ""],
+    steps: int | Int[Array, ""],
+    *,
+    step: Step,
+    batch_size: int,
+    sharding: NamedSharding | None,
+) -> tuple[TrainState, StepMetrics]:
+    """Steps of one run over a split on the device.
+
+    Args:
+      key: the run's key.
+      state: before the first step.
+      pending: metrics so far.
+      orders: of all epochs that these steps touch.
+      data: the split, see `resident_batch`.
+      first: the first of the epochs.
+      steps: as in `several_steps`.
+      step: one step.
+      batch_size: B.
+      sharding: how batches are divided over devices, or None where each device has runs of its own.
+    """
+
+    def batch(index: Int[Array, ""]) -> Batch:
+        made = resident_batch(data, orders, first, index, batch_size=batch_size)
+        return made if sharding is None else jax.lax.with_sharding_constraint(made, sharding)
+
+    def one(state: TrainState, pending: StepMetrics, batch: Batch) -> tuple[TrainState, StepMetrics]:
+        return step(state, pending, batch, key)
+
+    return several_steps(state, pending, one, batch, steps=steps)
+
+
+def resident_advance(
+    program: Callable[..., tuple[TrainState, StepMetrics]],
+    orders: Callable[..., Array],
+    context: PyTree,
+    split: LabelledImages,
+    *,
+    batch_size: int,
+    steps_per_dispatch: int,
+    state_sharding: NamedSharding,
+    whole: NamedSharding,
+) -> Advance:
+    """Steps over a split that is put on every device.
+
+    Orders of epochs are computed on the device when a dispatch begins in another epoch than the last one did. There
+    are two programs, compiled when they are first needed: `steps_per_dispatch` steps, and any smaller number.
+
+    Args:
+      program: `(context, state, pending, orders, data, first epoch, steps)` to state and metrics after the steps.
+      orders: `(context, first epoch, *, epochs, examples)` to the orders of so many epochs.
+      context: what else the program needs, such as the run's key; on the devices.
+      split: the training split.
+      batch_size: B.
+      steps_per_dispatch: the most that one call takes.
+      state_sharding: of state, metrics and orders.
+      whole: of what every device needs.
+    """
+    examples = len(split)
+    epochs = epochs_touched(steps_per_dispatch, batch_size=batch_size, examples=examples)
+    data = jax.device_put({"image": split.images, "label": split.labels}, whole)
+    compiled_orders = jax.jit(functools.partial(orders, epochs=epochs, examples=examples), out_shardings=state_sharding)
+    settings = {"donate_argnums": (1, 2), "out_shardings": (state_sharding, state_sharding)}
+    full = jax.jit(functools.partial(program, steps=steps_per_dispatch), **settings)
+    shorter = jax.jit(program, **settings)
+
+    @functools.lru_cache(maxsize=1)
+    def orders_from(first: int) -> tuple[jax.Array, jax.Array]:
+        on_device = jax.device_put(np.int32(first), whole)
+        return compiled_orders(context, on_device), on_device
+
+    def advance(state: TrainState, pending: StepMetrics, done: int, steps: int) -> tuple[TrainState, StepMetrics]:
+        made, first = orders_from(done * batch_size // examples)
+        inputs = (context, state, pending, made, data, first)
+        if steps == steps_per_dispatch:
+            return full(*inputs)
+        return shorter(*inputs, jax.device_put(np.int32(steps), whole))
+
+    return advance
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Program:
+    """How one run, or many together, are computed.
+
+    Attributes:
+      advance: takes steps of all runs.
+      stack: the states, or metrics, of the runs to what `advance` takes.
+      split: and back.
+    """
+
+    advance: Advance
+    stack: Callable[[Sequence[PyTree]], PyTree]
+    split: Callable[[PyTree], Sequence[PyTree]]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
 from cnn_jax.errors import DivergenceError, UserError
+from cnn_jax.memory import keep_freed_memory
 from cnn_jax.train.config_file import Node, load, override
 
 NO_CACHE, CACHE_FOLDER = "--no-compilation-cache", "JAX_COMPILATION_CACHE_DIR"
@@ -48,6 +49,7 @@ def run(main: Callable[[Sequence[str]], int], *, after_interrupt: str = "") -> N
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # × and ± on a terminal that has only ASCII
+    keep_freed_memory(os.environ)
     if NO_CACHE not in sys.argv:
         os.environ.update(compilation_cache(os.environ))
     try:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
@@ -12,6 +12,7 @@ from jaxtyping import Array, Int, Key
 
 from cnn_jax.data.resident import epochs_touched, resident_batch
 from cnn_jax.data.sources import LabelledImages
+from cnn_jax.train.compiler import compiler_options
 from cnn_jax.train.state import TrainState
 from cnn_jax.train.step import StepMetrics
 from cnn_jax.types import Batch, PyTree
@@ -118,7 +119,11 @@ def resident_advance(
     epochs = epochs_touched(steps_per_dispatch, batch_size=batch_size, examples=examples)
     data = jax.device_put({"image": split.images, "label": split.labels}, whole)
     compiled_orders = jax.jit(functools.partial(orders, epochs=epochs, examples=examples), out_shardings=state_sharding)
-    settings = {"donate_argnums": (1, 2), "out_shardings": (state_sharding, state_sharding)}
+    settings: dict[str, Any] = {
+        "donate_argnums": (1, 2),
+        "out_shardings": (state_sharding, state_sharding),
+        "compiler_options": compiler_options(),
+    }
     full = jax.jit(functools.partial(program, steps=steps_per_dispatch), **settings)
     shorter = jax.jit(program, **settings)
 

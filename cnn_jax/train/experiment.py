@@ -17,6 +17,7 @@ from cnn_jax.data.batches import evaluation_batches, training_batch
 from cnn_jax.data.resident import epoch_orders
 from cnn_jax.data.sources import LabelledImages
 from cnn_jax.tasks.task import Task
+from cnn_jax.train.compiler import compiler_options
 from cnn_jax.train.config import Config
 from cnn_jax.train.dispatch import Advance, Program, Step, resident_advance, resident_steps
 from cnn_jax.train.evaluate import EvaluationStep, evaluate, evaluation_step, scalars, summarize
@@ -128,6 +129,7 @@ class Experiment:
             in_shardings=(whole, whole, parts, whole),
             out_shardings=(whole, whole),
             donate_argnums=(0, 1),
+            compiler_options=compiler_options(),
         )
         key = jax.device_put(self.key, whole)
         return lambda state, pending, batch: compiled(state, pending, batch, key)
@@ -164,7 +166,9 @@ class Experiment:
         transform = functools.partial(evaluation_transform, mean=self.mean, std=self.std)
         step = functools.partial(evaluation_step, task=self.task, batch_transform=transform)
         whole, parts = replicated(self.mesh), divided(self.mesh)
-        return jax.jit(step, in_shardings=(whole, whole, parts), out_shardings=whole)
+        return jax.jit(
+            step, in_shardings=(whole, whole, parts), out_shardings=whole, compiler_options=compiler_options()
+        )
 
     def evaluate(self, step: EvaluationStep, state: TrainState, split: str) -> dict[str, Any]:
         """All metrics of one split, exactly: numbers, and arrays where a metric gives one."""
@@ -190,7 +194,9 @@ class Experiment:
             return self.task.predict(params, model_state, transform(batch))
 
         whole, parts = replicated(self.mesh), divided(self.mesh)
-        return jax.jit(predict, in_shardings=(whole, whole, parts), out_shardings=parts)
+        return jax.jit(
+            predict, in_shardings=(whole, whole, parts), out_shardings=parts, compiler_options=compiler_options()
+        )
 
     def predict(self, state: TrainState, split: str) -> dict[str, np.ndarray]:
         """The task's predictions for every example of a split, in order, on the host."""

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from cnn_jax.data.augment import AUGMENTATIONS
 from cnn_jax.data.sources import LabelledImages, Source, check_labels, open_source
@@ -46,7 +47,7 @@ def build(config: Node) -> Experiment:
     """
     checked = resolve(config)
     # What costs nothing to check comes first: data may take a while.
-    mesh = make_mesh(devices=checked.parallel.devices)
+    mesh = _mesh(checked)
     check_batch_size(checked.data.batch_size, devices=mesh.devices.size, accumulate=checked.train.accumulate)
     if checked.train.tensorboard and importlib.util.find_spec("tensorboardX") is None:
         raise UserError("config.train.tensorboard needs an extra: `pip install -e '.[tensorboard]'` in the checkout")
@@ -85,8 +86,12 @@ def build(config: Node) -> Experiment:
     )
     data = checked.data.model_copy(update={"augment": augment, "mean": mean, "std": std})
     nodes = {"model": model_node, "task": task_node, "optimizer": optimizer_node, "schedule": schedule_node}
+    assign_groups(abstract["params"], checked.parallel.sharding, where="config.parallel.sharding")
+    parallel = checked.parallel
+    if parallel.mode == "pmap":  # then the number of devices is part of the experiment
+        parallel = parallel.model_copy(update={"devices": mesh.devices.size})
     return Experiment(
-        config=checked.model_copy(update={**nodes, "data": data}),
+        config=checked.model_copy(update={**nodes, "data": data, "parallel": parallel}),
         splits=splits,
         model=model,
         task=task,
@@ -97,6 +102,14 @@ def build(config: Node) -> Experiment:
         mean=mean,
         std=std,
     )
+
+
+def _mesh(config: Config) -> Mesh:
+    """The devices of a config."""
+    parallel = config.parallel
+    if parallel.mode == "pmap" and parallel.model > 1:
+        raise UserError(f'config.parallel.model is {parallel.model}; mode "pmap" keeps parameters whole, use model 1')
+    return make_mesh(devices=parallel.devices, model=parallel.model)
 
 
 def open_data(config: Config) -> Source:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import IO, Any
 
 from cnn_jax.errors import UserError
-from cnn_jax.train.config import Config, difference, to_plain
+from cnn_jax.train.config import Config, difference, identity, to_plain
 
 CONFIG, PASSPORT, RESULT, REPORT = "config.json", "passport.json", "result.json", "report.md"
 RESULT_KEYS = {"status", "metrics", "steps", "seed", "model", "data", "wall_seconds", "examples_per_second"}
@@ -103,7 +103,8 @@ class RunDirectory:
         stored = self.path / CONFIG
         if not stored.exists():
             return True
-        changes = difference(read_json(stored), json.loads(json.dumps(to_plain(self.config))))
+        new = json.loads(json.dumps(to_plain(self.config)))
+        changes = difference(identity(read_json(stored)), identity(new))
         if changes:
             changed = "; ".join(changes)
             raise UserError(

@@ -25,13 +25,24 @@ def main(arguments: Sequence[str]) -> int:
         "--workdir", required=True, metavar="DIR", help="the run directory; everything is written there"
     )
     parser.add_argument("--resume", action="store_true", help="continue the run in the directory, if there is one")
+    parser.add_argument(
+        "--coordinator",
+        metavar="HOST:PORT",
+        help="several processes: where process 0 is, or auto (Slurm, Kubernetes, TPU)",
+    )
+    parser.add_argument("--processes", type=int, metavar="N", help="how many processes")
+    parser.add_argument("--process", type=int, metavar="I", help="which one this is, from 0")
     known, config = command.parse(parser, arguments)
     if not known.workdir:
         raise UserError("--workdir is empty; give a directory such as runs/first")
-    from cnn_jax.train.session import train  # after the arguments are known to be good: it starts JAX
+    # After the arguments are known to be good: it starts JAX.
+    from cnn_jax.train import distributed
+    from cnn_jax.train.session import train
 
+    distributed.start(coordinator=known.coordinator, processes=known.processes, process=known.process)
     result = train(config, known.workdir, resume=known.resume)
-    show(result, pathlib.Path(known.workdir))
+    if distributed.is_first():
+        show(result, pathlib.Path(known.workdir))
     return 1 if result["status"] == "diverged" else 0
 
 

@@ -182,6 +182,10 @@ class Experiment:
             return {}
         return scalars(self.evaluate(step, state, "validation"), "validation")
 
+    def fetch(self, tree: PyTree) -> PyTree:
+        """Arrays that may be divided over devices, also of other processes, whole on the host."""
+        return jax.device_get(jax.jit(lambda tree: tree, out_shardings=replicated(self.mesh))(tree))
+
     def predict(self, state: TrainState, split: str) -> dict[str, np.ndarray]:
         """The task's predictions for every example of a split, in order, on the host."""
         transform = functools.partial(evaluation_transform, mean=self.mean, std=self.std)

@@ -49,13 +49,18 @@ class RunDirectory:
       config: resolved; must equal the one the directory already holds.
       resume: whether to go on with what is there. A new or empty directory starts a run either way.
 
+      owner: False for a process that takes part in the run but writes nothing: it neither checks nor locks.
+
     Raises:
       UserError: not writable, in use, holds other files, holds another config, or holds a run and `resume` is False.
     """
 
-    def __init__(self, path: str | pathlib.Path, config: Config, *, resume: bool):
+    def __init__(self, path: str | pathlib.Path, config: Config, *, resume: bool, owner: bool = True):
         self.path = pathlib.Path(path).expanduser().resolve()
         self.config = config
+        self._lock: IO[str] | None = None
+        if not owner:
+            return
         try:
             self._refuse_other_files()  # before anything is written
             self._lock = self._acquire()
@@ -169,7 +174,8 @@ class RunDirectory:
 
     def close(self) -> None:
         """Release the lock."""
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
 
     def __enter__(self) -> "RunDirectory":
         return self

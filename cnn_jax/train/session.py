@@ -16,6 +16,7 @@ from cnn_jax.errors import DivergenceError, UserError
 from cnn_jax.train.checkpoint import CheckpointGoneError, Checkpoints, Progress
 from cnn_jax.train.config import resolve
 from cnn_jax.train.config_file import Node, plain
+from cnn_jax.train.distributed import is_first, together
 from cnn_jax.train.evaluate import scalars
 from cnn_jax.train.experiment import Experiment
 from cnn_jax.train.figures import draw_figures
@@ -24,7 +25,7 @@ from cnn_jax.train.passport import make_passport
 from cnn_jax.train.report import describe_evaluation, make_result, write_report
 from cnn_jax.train.run import build
 from cnn_jax.train.run_directory import CHECKPOINTS, CONFIG, RESULT, RunDirectory, read_json
-from cnn_jax.train.state import TrainState
+from cnn_jax.train.state import TrainState, evaluation_variables
 from cnn_jax.train.writers import JsonLines, TensorBoard, Terminal, Writer, read_rows
 
 READ_ATTEMPTS = 5
@@ -46,16 +47,30 @@ def train(config: Node, workdir: str | os.PathLike[str], *, resume: bool = False
       DivergenceError: a loss or gradient was not finite; `result.json` then says so, and the last checkpoint stays.
     """
     started = time.perf_counter()
-    experiment = build(config)
-    check_disjoint(experiment.splits)
-    with RunDirectory(pathlib.Path(workdir), experiment.config, resume=resume) as directory:
+    experiment = together(lambda: _build_and_check(config))
+    path, first = pathlib.Path(workdir), is_first()
+    with contextlib.ExitStack() as opened:
+        directory = together(
+            lambda: opened.enter_context(RunDirectory(path, experiment.config, resume=resume, owner=first))
+        )
         finished = directory.result()
         if finished is not None:
             return finished
-        data = {name: _describe(split) for name, split in experiment.splits.items()}
-        _check_data(directory, data)
-        directory.begin(make_passport(seed=experiment.config.seed, data=data, devices=experiment.mesh.devices.size))
+        together(lambda: _begin(experiment, directory) if first else None)
         return _train_in(experiment, directory, started)
+
+
+def _build_and_check(config: Node) -> Experiment:
+    experiment = build(config)
+    check_disjoint(experiment.splits)
+    return experiment
+
+
+def _begin(experiment: Experiment, directory: RunDirectory) -> None:
+    """Check the data, and record this session."""
+    data = {name: _describe(split) for name, split in experiment.splits.items()}
+    _check_data(directory, data)
+    directory.begin(make_passport(seed=experiment.config.seed, data=data, devices=experiment.mesh.devices.size))
 
 
 def _describe(split: LabelledImages) -> dict[str, Any]:
@@ -87,12 +102,7 @@ def _train_in(experiment: Experiment, directory: RunDirectory, started: float) -
         else:
             state = experiment.initial_state()
         start, earlier = int(state.step), progress.seconds
-        if start and not read_rows(directory.metrics):
-            print(f"warning: {directory.metrics} is lost; the curves begin at step {start}", file=sys.stderr)
-        writers: list[Writer] = [JsonLines(directory.metrics, resume_step=start)]
-        if settings.tensorboard:
-            writers.append(TensorBoard(directory.path / "tensorboard", resume_step=start))
-        writers.append(Terminal(total_steps=plan.total, resume_step=start))
+        writers = together(lambda: _open_writers(experiment, directory, start) if is_first() else [])
         for writer in writers:
             opened.callback(writer.close)
         parts = Parts(
@@ -114,8 +124,9 @@ def _train_in(experiment: Experiment, directory: RunDirectory, started: float) -
             )
         except DivergenceError as error:
             checkpoints.wait()  # the last good one is on disk before the result says that the run has ended
-            result = make_result(experiment, directory, status="diverged", steps=error.step, progress=progress)
-            directory.finish({**result, "wall_seconds": seconds(), "message": str(error)})
+            if is_first():
+                result = make_result(experiment, directory, status="diverged", steps=error.step, progress=progress)
+                directory.finish({**result, "wall_seconds": seconds(), "message": str(error)})
             raise
         checkpoints.wait()
         trained = int(state.step)
@@ -123,12 +134,30 @@ def _train_in(experiment: Experiment, directory: RunDirectory, started: float) -
             best = progress.best_step
             state, _, _ = checkpoints.restore(best, experiment.abstract_state(), experiment.empty_metrics())
     values = {split: experiment.evaluate(evaluation, state, split) for split in experiment.evaluation_splits}
-    figures = draw_figures(experiment, directory, state, values)
-    result = make_result(experiment, directory, status=status, steps=trained, progress=progress)
-    result |= describe_evaluation(state, values) | {"wall_seconds": seconds()}
-    write_report(experiment, directory, result, figures)
-    directory.finish(result)
-    return result
+    shown = experiment.evaluation_splits[-1:]
+    predictions = experiment.predict(state, shown[0]) if shown else {}
+    params = experiment.fetch(evaluation_variables(state)[0])
+
+    def conclude() -> dict[str, Any]:
+        figures = draw_figures(experiment, directory, values, params=params, predictions=predictions)
+        result = make_result(experiment, directory, status=status, steps=trained, progress=progress)
+        result.update(describe_evaluation(state, values), wall_seconds=seconds())
+        write_report(experiment, directory, result, figures)
+        directory.finish(result)
+        return result
+
+    # The others read what the first one wrote.
+    return together(lambda: conclude() if is_first() else None) or directory.result() or {}
+
+
+def _open_writers(experiment: Experiment, directory: RunDirectory, start: int) -> list[Writer]:
+    """Where the numbers of this session go."""
+    if start and not read_rows(directory.metrics):
+        print(f"warning: {directory.metrics} is lost; the curves begin at step {start}", file=sys.stderr)
+    writers: list[Writer] = [JsonLines(directory.metrics, resume_step=start)]
+    if experiment.config.train.tensorboard:
+        writers.append(TensorBoard(directory.path / "tensorboard", resume_step=start))
+    return [*writers, Terminal(total_steps=experiment.plan.total, resume_step=start)]
 
 
 def evaluate_run(

@@ -64,7 +64,7 @@ class Trained:
         compiled = step.func.lower(*step.args, self.state, self.pending, self.experiment.batch(0)).compile()
         self.collectives = collectives(compiled.as_text())
         self.aliased = compiled.memory_analysis().alias_size_in_bytes
-        self.donated = bytes_per_device((self.state, self.pending))
+        self.donated = bytes_per_device(self.state), bytes_per_device((self.state, self.pending))
         for index in range(3):
             self.state, self.pending = step(self.state, self.pending, self.experiment.batch(index))
 
@@ -130,7 +130,9 @@ def test_without_batch_norm_every_mode_and_accumulation_give_the_state_of_one_de
 @pytest.mark.parametrize("mode", MODES)
 def test_state_and_pending_metrics_are_donated_whole(mode):
     run = trained(MODES[mode])
-    assert run.aliased == run.donated
+    state, both = run.donated
+    # Two numbers of the pending metrics, norm and rate of the step before, are not read and so not passed.
+    assert state < run.aliased == both - 2 * 4
 
 
 def part_steps(experiment, batch, parts):

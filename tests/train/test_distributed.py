@@ -99,12 +99,23 @@ def rows(directory):
 
 
 def leaves(values, directory, step):
-    """Every array of a checkpoint, as bytes."""
+    """Every array of a checkpoint."""
     experiment = build(values)
     checkpoints = Checkpoints(directory / "checkpoints", keep=None)
     restored = checkpoints.restore(step, experiment.abstract_state(), experiment.empty_metrics())[:2]
     checkpoints.close()
-    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(jax.device_get(restored))]
+    return jax.tree.leaves(jax.device_get(restored))
+
+
+def assert_close(values, found, expected):
+    """Equal but for the order in which Gloo, between processes, adds: float32 rounding, and no more in four steps."""
+    for row, other in zip(rows(found), rows(expected), strict=True):
+        assert row.keys() == other.keys()
+        for name, value in row.items():
+            assert value == pytest.approx(other[name], rel=1e-5, abs=1e-6), name
+            assert value == other[name] or "accuracy" not in name, name  # counts are exact
+    for a, b in zip(leaves(values, found, 4), leaves(values, expected, 4), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=2e-6)
 
 
 @pytest.fixture(scope="module", params=MODES)
@@ -123,10 +134,9 @@ def test_two_processes_with_four_devices_do_what_one_with_eight_does(finished, t
     assert any("test/accuracy" in line for line in out)
     assert (other_out, other_err) == ([], [])  # one writer
     result = train(values, tmp_path / "one")
-    assert rows(directory) == rows(tmp_path / "one")
-    assert leaves(values, directory, 4) == leaves(values, tmp_path / "one", 4)
+    assert_close(values, directory, tmp_path / "one")
     stored = json.loads((directory / "result.json").read_text(encoding="utf-8"))
-    assert stored["metrics"] == result["metrics"]
+    assert stored["metrics"] == pytest.approx(result["metrics"], rel=1e-5)
     assert np.sum(stored["per_class"]["test/confusion_matrix"]) == 45  # each example once
     assert stored["hardware"]["processes"] == 2
     assert stored["hardware"]["devices"] == 8
@@ -144,15 +154,12 @@ def test_one_process_goes_on_with_the_run_of_two(finished, tmp_path):
     shutil.rmtree(cut / "checkpoints" / "4")
     (cut / "result.json").unlink()
     train(values, cut, resume=True)
-    assert rows(cut) == rows(directory)
-    assert leaves(values, cut, 4) == leaves(values, directory, 4)
+    assert_close(values, cut, directory)
 
 
 @pytest.mark.slow
 def test_a_refusal_of_the_first_process_ends_all_with_one_line(finished):
     _, directory, _, arguments = finished
-    if directory.parent.name != "processes0":
-        pytest.skip("the same for every mode")
     for status, out, err in run_processes(directory.parent, arguments):
         assert (status, out) == (2, [])
         assert len(err) == 1

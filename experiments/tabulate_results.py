@@ -23,7 +23,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 README, RESULTS = ROOT / "README.md", ROOT / "experiments" / "results"
 BEGIN, END = "<!-- results: written by experiments/tabulate_results.py -->", "<!-- end of results -->"
 VARYING = ("--config", "--workdir", "--resume", command.NO_CACHE, "--config.seed")
-VARYING += tuple(f"--config.{section}.{key}" for section, key in NOT_IDENTITY)
+VARYING += tuple(f"--config.{section}.{key}" for section, key in (*NOT_IDENTITY, ("parallel", "devices")))
 HEADER = ("config", "result", "n", "evaluated on", "parameters", "steps", "hardware", "commit")
 
 

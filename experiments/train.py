@@ -25,11 +25,21 @@ def main(arguments: Sequence[str]) -> int:
         "--workdir", required=True, metavar="DIR", help="the run directory; everything is written there"
     )
     parser.add_argument("--resume", action="store_true", help="continue the run in the directory, if there is one")
+    parser.add_argument(
+        "--coordinator",
+        metavar="HOST:PORT",
+        help="several processes: where process 0 is, or auto (Slurm, Kubernetes, TPU)",
+    )
+    parser.add_argument("--processes", type=int, metavar="N", help="how many processes")
+    parser.add_argument("--process", type=int, metavar="I", help="which one this is, from 0")
     known, config = command.parse(parser, arguments)
     if not known.workdir:
         raise UserError("--workdir is empty; give a directory such as runs/first")
-    from cnn_jax.train.session import train, train_many  # after the arguments are known to be good: starts JAX
+    # After the arguments are known to be good: it starts JAX.
+    from cnn_jax.train import distributed
+    from cnn_jax.train.session import train, train_many
 
+    distributed.start(coordinator=known.coordinator, processes=known.processes, process=known.process)
     workdir = pathlib.Path(known.workdir)
     if config.get("runs") is None:
         config.pop("runs", None)  # `--config.runs=none` makes one run of a file that has many
@@ -37,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
     else:
         results = train_many(config, workdir, resume=known.resume)
         results = {workdir / name: result for name, result in results.items()}
-    for directory, result in results.items():
+    for directory, result in results.items() if distributed.is_first() else ():
         show(result, directory)
     return 1 if any(result["status"] == "diverged" for result in results.values()) else 0
 

@@ -40,7 +40,9 @@ def _order_on_host(seed: int, epoch: int, examples: int) -> Int[np.ndarray, "N"]
     return order
 
 
-def training_batch(data: LabelledImages, *, seed: int, step: int, batch_size: int) -> dict[str, np.ndarray]:
+def training_batch(
+    data: LabelledImages, *, seed: int, step: int, batch_size: int, rows: Int[np.ndarray, "rows"] | None = None
+) -> dict[str, np.ndarray]:
     """The batch of one training step.
 
     Epochs follow each other without a gap: step s holds positions `s * B` to `s * B + B - 1` of the endless sequence
@@ -52,11 +54,13 @@ def training_batch(data: LabelledImages, *, seed: int, step: int, batch_size: in
       seed: the run's seed.
       step: optimizer steps done before this one.
       batch_size: B.
+      rows: which of the B rows to read, ascending: those of one process; all where it is None.
 
     Returns:
-      `image` uint8 `[B, *space, C]`, `label` int32 `[B]`, `mask` float32 `[B]`, `id` int32 `[B]`, `epoch` int32 `[B]`.
+      `image` uint8 `[B, *space, C]`, `label` int32 `[B]`, `mask` float32 `[B]`, `id` int32 `[B]`, `epoch` int32 `[B]`,
+      or as many as `rows` has.
     """
-    position = step * batch_size + np.arange(batch_size, dtype=np.int64)
+    position = step * batch_size + (np.arange(batch_size, dtype=np.int64) if rows is None else rows)
     epoch, offset = np.divmod(position, len(data))
     index = np.concatenate(
         [_order_on_host(seed, int(e), len(data))[offset[epoch == e]] for e in range(int(epoch[0]), int(epoch[-1]) + 1)]
@@ -64,7 +68,7 @@ def training_batch(data: LabelledImages, *, seed: int, step: int, batch_size: in
     return {
         "image": data.images[index],
         "label": data.labels[index],
-        "mask": np.ones(batch_size, np.float32),
+        "mask": np.ones(len(index), np.float32),
         "id": index,
         "epoch": epoch.astype(np.int32),
     }

@@ -20,9 +20,8 @@ from cnn_jax.train.duration import UNITS, Duration
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
-# Of this machine, not of the experiment: what the data are stands in the passport, a batch is global, and steps are
-# the same however many are dispatched at once.
-NOT_IDENTITY = (("data", "directory"), ("data", "resident"), ("train", "steps_per_dispatch"), ("parallel", "devices"))
+# Of this machine, not of the experiment; beside these all of `parallel` but for the mode "pmap", see `identity`.
+NOT_IDENTITY = (("data", "directory"), ("data", "resident"), ("train", "steps_per_dispatch"))
 DEFAULT_GROUPS: tuple[dict[str, Any], ...] = ({"pattern": ".*"},)
 
 
@@ -120,10 +119,37 @@ class Train(_Section):
     tensorboard: bool = False
 
 
+class ShardingRule(_Section):
+    """Where the parameters lie whose path matches a regular expression; the first match in the table counts.
+
+    A divided parameter is cut along the largest of its axes that `parallel.model` divides. It stays whole where there
+    is no such axis, or where it has fewer than `minimum` elements and a message would cost more than the memory.
+    """
+
+    pattern: str
+    divided: bool = True
+    minimum: Positive = 1024
+
+
 class Parallel(_Section):
-    """Devices to use: all local ones unless a number is given."""
+    """On which devices a run is, and what is divided over them; the batch always is.
+
+    `mode` says what BatchNorm sees in training. "jit": the whole batch, so that the number of devices changes nothing.
+    "pmap": the part of the batch that lies on its own device, as the classic papers trained, so that the number of
+    devices is part of the experiment; gradients are the mean's, running statistics are averaged over devices.
+
+    Attributes:
+      devices: how many; all, of every process, unless a number is given.
+      mode: "jit" or "pmap".
+      model: into how many parts parameters, their averages and the optimizer's state are cut by the rules of
+        `sharding`; 1 keeps them whole on every device, the number of devices is fully sharded training.
+      sharding: rules for the paths of parameters; each must match something, and together all.
+    """
 
     devices: Positive | None = None
+    mode: Literal["jit", "pmap"] = "jit"
+    model: Positive = 1
+    sharding: tuple[ShardingRule, ...] = Field(default_factory=lambda: (ShardingRule(pattern=".*"),))
 
 
 class Config(_Section):
@@ -169,12 +195,20 @@ def to_plain(value: Any) -> Any:
 
 
 def identity(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What a plain resolved config says of the experiment: all but what belongs to a machine."""
-    names = {section: {key for of, key in NOT_IDENTITY if of == section} for section, _ in NOT_IDENTITY}
-    return {
-        section: {key: item for key, item in value.items() if key not in names[section]} if section in names else value
-        for section, value in values.items()
-    }
+    """What of a plain config makes the experiment: all but what belongs to the machine that it runs on.
+
+    What the data are stands in the passport, not where. Steps are the same however many are dispatched at once. A batch
+    is global, so devices are left out, but for the mode "pmap", where BatchNorm sees one device's share.
+
+    Args:
+      values: from `to_plain`, or read from a `config.json`.
+    """
+    values = {section: dict(value) if isinstance(value, Mapping) else value for section, value in values.items()}
+    for section, key in NOT_IDENTITY:
+        values.get(section, {}).pop(key, None)
+    parallel = values.get("parallel", {})
+    values["parallel"] = {key: parallel[key] for key in ("mode", "devices") if parallel.get("mode") == "pmap"}
+    return values
 
 
 def sha256(config: Config) -> str:
@@ -183,13 +217,13 @@ def sha256(config: Config) -> str:
 
 
 def difference(old: Any, new: Any, *, path: str = "config") -> list[str]:
-    """What differs between two plain configs, one `path: old -> new` a line; what is NOT_IDENTITY is left out.
+    """What differs between two plain configs, one `path: old -> new` a line.
 
     Example:
       >>> difference({"seed": 0, "a": {"b": 1}}, {"seed": 1, "a": {"b": 1}})
       ['config.seed: 0 -> 1']
     """
-    if path in {".".join(("config", *keys)) for keys in NOT_IDENTITY} or old == new:
+    if old == new:
         return []
     if isinstance(old, dict) and isinstance(new, dict):
         lines = []

@@ -7,12 +7,13 @@ from typing import Any, TypeAlias
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Int, Key
 
 from cnn_jax.data.resident import epochs_touched, resident_batch
 from cnn_jax.data.sources import LabelledImages
 from cnn_jax.train.compiler import compiler_options
+from cnn_jax.train.sharding import place_whole
 from cnn_jax.train.state import TrainState
 from cnn_jax.train.step import StepMetrics
 from cnn_jax.types import Batch, PyTree
@@ -97,8 +98,9 @@ def resident_advance(
     *,
     batch_size: int,
     steps_per_dispatch: int,
-    state_sharding: NamedSharding,
-    whole: NamedSharding,
+    state_sharding: PyTree,
+    sharding: NamedSharding,
+    mesh: Mesh,
 ) -> Advance:
     """Steps over a split that is put on every device.
 
@@ -112,16 +114,17 @@ def resident_advance(
       split: the training split.
       batch_size: B.
       steps_per_dispatch: the most that one call takes.
-      state_sharding: of state, metrics and orders.
-      whole: of what every device needs.
+      state_sharding: of the state.
+      sharding: of metrics and orders.
+      mesh: the devices, each of which gets the split whole.
     """
     examples = len(split)
     epochs = epochs_touched(steps_per_dispatch, batch_size=batch_size, examples=examples)
-    data = jax.device_put({"image": split.images, "label": split.labels}, whole)
-    compiled_orders = jax.jit(functools.partial(orders, epochs=epochs, examples=examples), out_shardings=state_sharding)
+    data = place_whole({"image": split.images, "label": split.labels}, mesh)
+    compiled_orders = jax.jit(functools.partial(orders, epochs=epochs, examples=examples), out_shardings=sharding)
     settings: dict[str, Any] = {
         "donate_argnums": (1, 2),
-        "out_shardings": (state_sharding, state_sharding),
+        "out_shardings": (state_sharding, sharding),
         "compiler_options": compiler_options(),
     }
     full = jax.jit(functools.partial(program, steps=steps_per_dispatch), **settings)
@@ -129,7 +132,7 @@ def resident_advance(
 
     @functools.lru_cache(maxsize=1)
     def orders_from(first: int) -> tuple[jax.Array, jax.Array]:
-        on_device = jax.device_put(np.int32(first), whole)
+        on_device = place_whole(np.int32(first), mesh)
         return compiled_orders(context, on_device), on_device
 
     def advance(state: TrainState, pending: StepMetrics, done: int, steps: int) -> tuple[TrainState, StepMetrics]:
@@ -137,7 +140,7 @@ def resident_advance(
         inputs = (context, state, pending, made, data, first)
         if steps == steps_per_dispatch:
             return full(*inputs)
-        return shorter(*inputs, jax.device_put(np.int32(steps), whole))
+        return shorter(*inputs, place_whole(np.int32(steps), mesh))
 
     return advance
 

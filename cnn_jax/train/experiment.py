@@ -22,7 +22,17 @@ from cnn_jax.train.config import Config
 from cnn_jax.train.dispatch import Advance, Program, Step, resident_advance, resident_steps
 from cnn_jax.train.evaluate import EvaluationStep, evaluate, evaluation_step, scalars, summarize
 from cnn_jax.train.loop import Plan
-from cnn_jax.train.sharding import divided, replicated
+from cnn_jax.train.sharding import (
+    divide_updates,
+    divided,
+    gather,
+    local_rows,
+    per_device,
+    place_batch,
+    place_whole,
+    replicated,
+    state_sharding,
+)
 from cnn_jax.train.state import TrainState, create_state, evaluation_variables
 from cnn_jax.train.step import StepMetrics, empty_metrics, merge_metrics, train_step
 from cnn_jax.types import Batch, PyTree
@@ -64,26 +74,38 @@ class Experiment:
         return jax.random.key(self.config.seed)
 
     def batch(self, step: int) -> Batch:
-        """The training batch of a step, on the devices."""
-        train = self.splits["train"]
-        batch = training_batch(train, seed=self.config.seed, step=step, batch_size=self.config.data.batch_size)
-        return jax.device_put(batch, divided(self.mesh))
+        """The training batch of a step, on the devices; each process gathers the rows that its devices hold."""
+        train, size = self.splits["train"], self.config.data.batch_size
+        rows = local_rows(size, self.mesh)
+        batch = training_batch(train, seed=self.config.seed, step=step, batch_size=size, rows=rows)
+        return place_batch(batch, rows, size=size, mesh=self.mesh)
 
     def evaluation_batches(self, split: str) -> Iterator[Batch]:
         """Every example of a split once, on the devices."""
         size, devices = self.config.data.evaluation_batch_size, self.mesh.devices.size
         for batch in evaluation_batches(self.splits[split], batch_size=size, multiple_of=devices):
-            yield jax.device_put(batch, divided(self.mesh))
+            count = len(batch["mask"])
+            rows = local_rows(count, self.mesh)
+            local = batch if len(rows) == count else {name: values[rows] for name, values in batch.items()}
+            yield place_batch(local, rows, size=count, mesh=self.mesh)
 
     def initial_state(self) -> TrainState:
-        """The state before the first step, on every device."""
-        return jax.jit(self._create_state, out_shardings=replicated(self.mesh))(self.key)
+        """The state before the first step, on the devices."""
+        return jax.jit(self._create_state, out_shardings=self.state_sharding)(self.key)
 
     def abstract_state(self) -> TrainState:
         """Shapes, types and shardings of the state, without computing it."""
-        whole = replicated(self.mesh)
+
+        def abstract(x: jax.ShapeDtypeStruct, where: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
+
+        return jax.tree.map(abstract, jax.eval_shape(self._create_state, self.key), self.state_sharding)
+
+    @functools.cached_property
+    def state_sharding(self) -> TrainState:
+        """Where every array of the state lies."""
         abstract = jax.eval_shape(self._create_state, self.key)
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), abstract)
+        return state_sharding(abstract, self.mesh, self.config.parallel.sharding)
 
     def _create_state(self, key: Key[Array, ""]) -> TrainState:
         # One image gives the shapes: parameters do not depend on the batch size.
@@ -93,46 +115,64 @@ class Experiment:
 
     def empty_metrics(self) -> StepMetrics:
         """The metrics of no steps, on every device."""
-        return jax.device_put(jax.device_get(empty_metrics(self.task)), replicated(self.mesh))
+        return place_whole(jax.device_get(empty_metrics(self.task)), self.mesh)
 
     def step(self) -> Step:
-        """`train_step`, merging its metrics into the pending ones: `(state, pending, batch, key)`, not compiled."""
-        train = self.config.train
+        """`train_step` in the config's mode, merging its metrics into the pending ones; not compiled."""
+        train, mesh = self.config.train, self.mesh
+        pmap, sharded = self.config.parallel.mode == "pmap", mesh.shape["model"] > 1
         transform = functools.partial(
             training_transform, augmentations=self.config.data.augment, mean=self.mean, std=self.std
         )
-        step = functools.partial(
+        step: Callable[..., tuple[TrainState, StepMetrics]] = functools.partial(
             train_step,
             task=self.task,
-            optimizer=self.optimizer,
+            optimizer=divide_updates(self.optimizer, self.state_sharding.params) if sharded else self.optimizer,
             learning_rate=self.schedule,
             batch_transform=transform,
             accumulate=train.accumulate,
             ema_decay=train.ema.decay if train.ema else None,
+            axis_name="data" if pmap else None,
         )
+        if pmap:
+            step = per_device(step, mesh)
         metrics = self.task.training_metrics()
 
         def step_and_merge(
             state: TrainState, pending: StepMetrics, batch: Batch, key: Key[Array, ""]
         ) -> tuple[TrainState, StepMetrics]:
+            if sharded:
+                state = state.replace(params=gather(state.params, mesh))
             state, new = step(state, batch, key=key)
             return state, merge_metrics(metrics, pending, new)
 
         return step_and_merge
 
-    def compiled_step(self) -> Callable[[TrainState, StepMetrics, Batch], tuple[TrainState, StepMetrics]]:
-        """The step under jit over the mesh; donates state and pending metrics."""
-        whole, parts = replicated(self.mesh), divided(self.mesh)
+    def compiled_step(self) -> functools.partial[tuple[TrainState, StepMetrics]]:
+        """`(state, pending, batch)` to `(state, pending)`: the step under jit over the mesh; donates both.
+
+        Its `func` is the jitted function, which takes the key first.
+        """
+        step = self.step()
+
+        def keyed(
+            key: Key[Array, ""], state: TrainState, pending: StepMetrics, batch: Batch
+        ) -> tuple[TrainState, StepMetrics]:
+            return step(state, pending, batch, key)
+
+        whole, placed = replicated(self.mesh), self.state_sharding
         # The key is an argument, not a constant, so that every seed runs the same program.
         compiled = jax.jit(
-            self.step(),
-            in_shardings=(whole, whole, parts, whole),
-            out_shardings=(whole, whole),
-            donate_argnums=(0, 1),
+            keyed,
+            in_shardings=(whole, placed, whole, divided(self.mesh)),
+            out_shardings=(placed, whole),
+            donate_argnums=(1, 2),
             compiler_options=compiler_options(),
         )
-        key = jax.device_put(self.key, whole)
-        return lambda state, pending, batch: compiled(state, pending, batch, key)
+        return functools.partial(compiled, self._key_on_devices())
+
+    def _key_on_devices(self) -> Key[Array, ""]:
+        return jax.random.wrap_key_data(place_whole(jax.random.key_data(self.key), self.mesh))
 
     def compiled_advance(self) -> Advance:
         """How the loop takes steps: with batches from the host, or many at once with the split on the device."""
@@ -141,12 +181,13 @@ class Experiment:
             return resident_advance(
                 functools.partial(resident_steps, step=self.step(), batch_size=batch_size, sharding=divided(self.mesh)),
                 epoch_orders,
-                jax.device_put(self.key, whole),
+                self._key_on_devices(),
                 self.splits["train"],
                 batch_size=batch_size,
                 steps_per_dispatch=self.plan.steps_per_dispatch,
-                state_sharding=whole,
-                whole=whole,
+                state_sharding=self.state_sharding,
+                sharding=whole,
+                mesh=self.mesh,
             )
         step = self.compiled_step()
 
@@ -164,11 +205,14 @@ class Experiment:
     def compiled_evaluation(self) -> EvaluationStep:
         """`evaluation_step` under jit over the mesh."""
         transform = functools.partial(evaluation_transform, mean=self.mean, std=self.std)
-        step = functools.partial(evaluation_step, task=self.task, batch_transform=transform)
-        whole, parts = replicated(self.mesh), divided(self.mesh)
-        return jax.jit(
-            step, in_shardings=(whole, whole, parts), out_shardings=whole, compiler_options=compiler_options()
-        )
+
+        def step(params: PyTree, model_state: PyTree, batch: Batch) -> PyTree:
+            params = gather(params, self.mesh)
+            return evaluation_step(params, model_state, batch, task=self.task, batch_transform=transform)
+
+        where = (*evaluation_variables(self.state_sharding), divided(self.mesh))
+        whole = replicated(self.mesh)
+        return jax.jit(step, in_shardings=where, out_shardings=whole, compiler_options=compiler_options())
 
     def evaluate(self, step: EvaluationStep, state: TrainState, split: str) -> dict[str, Any]:
         """All metrics of one split, exactly: numbers, and arrays where a metric gives one."""
@@ -186,17 +230,21 @@ class Experiment:
             return {}
         return scalars(self.evaluate(step, state, "validation"), "validation")
 
+    def fetch(self, tree: PyTree) -> PyTree:
+        """Arrays that may be divided over devices, also of other processes, whole on the host."""
+        return jax.device_get(jax.jit(lambda tree: tree, out_shardings=replicated(self.mesh))(tree))
+
     def compiled_prediction(self) -> Callable[[PyTree, PyTree, Batch], dict[str, jax.Array]]:
         """`task.predict` of (params, model_state, batch) under jit over the mesh."""
         transform = functools.partial(evaluation_transform, mean=self.mean, std=self.std)
 
         def predict(params: PyTree, model_state: PyTree, batch: Batch) -> dict[str, jax.Array]:
-            return self.task.predict(params, model_state, transform(batch))
+            return self.task.predict(gather(params, self.mesh), model_state, transform(batch))
 
-        whole, parts = replicated(self.mesh), divided(self.mesh)
-        return jax.jit(
-            predict, in_shardings=(whole, whole, parts), out_shardings=parts, compiler_options=compiler_options()
-        )
+        where = (*evaluation_variables(self.state_sharding), divided(self.mesh))
+        # Whole on every device, so that every process can read it.
+        whole = replicated(self.mesh)
+        return jax.jit(predict, in_shardings=where, out_shardings=whole, compiler_options=compiler_options())
 
     def predict(self, state: TrainState, split: str) -> dict[str, np.ndarray]:
         """The task's predictions for every example of a split, in order, on the host."""

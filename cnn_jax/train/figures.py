@@ -14,8 +14,8 @@ from cnn_jax.train.experiment import Experiment
 from cnn_jax.train.optim import parameter_path
 from cnn_jax.train.report import class_names
 from cnn_jax.train.run_directory import RunDirectory
-from cnn_jax.train.state import TrainState, evaluation_variables
 from cnn_jax.train.writers import read_rows
+from cnn_jax.types import PyTree
 
 ANNOTATED_CLASSES = 20
 MISTAKES = 16
@@ -25,15 +25,21 @@ DOTS_PER_INCH = 120
 
 
 def draw_figures(
-    experiment: Experiment, directory: RunDirectory, state: TrainState, values: Mapping[str, Mapping[str, Any]]
+    experiment: Experiment,
+    directory: RunDirectory,
+    values: Mapping[str, Mapping[str, Any]],
+    *,
+    params: PyTree,
+    predictions: Mapping[str, np.ndarray],
 ) -> list[pathlib.Path]:
     """Draw everything that applies to this run; returns the files, in the order of the report.
 
     Args:
       experiment: what was run.
       directory: where the log is, and where figures go.
-      state: what was evaluated.
-      values: split to its metrics, from the same state.
+      values: split to its metrics.
+      params: what was evaluated, on the host.
+      predictions: the task's, for every example of the last split that was evaluated.
     """
     directory.figures.mkdir(exist_ok=True)
     rows = read_rows(directory.metrics)
@@ -48,13 +54,13 @@ def draw_figures(
             matrix = np.asarray(values[split]["confusion_matrix"])
             drawn["confusion_matrix"] = confusion_matrix(matrix, class_names(experiment, len(matrix)), data.origin)
         if data.images.ndim == 4:
-            probabilities = experiment.predict(state, split).get("probabilities")
+            probabilities = predictions.get("probabilities")
             if probabilities is not None:  # not every task predicts classes
                 names = class_names(experiment, probabilities.shape[1])
                 drawn["most_confidently_wrong"] = most_confidently_wrong(
                     data.images, data.labels, probabilities, names, data.origin
                 )
-    kernel = _first_kernel(evaluation_variables(state)[0], experiment.splits["train"].images.shape[-1])
+    kernel = _first_kernel(params, experiment.splits["train"].images.shape[-1])
     if kernel is not None:
         drawn["first_layer_filters"] = first_layer_filters(kernel)
     files = []

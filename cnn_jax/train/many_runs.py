@@ -137,7 +137,7 @@ def many_runs(experiments: Sequence[Experiment], *, mode: Mode | None, devices: 
     limit = make_mesh(devices=devices).devices.size
     mesh = make_mesh(devices=max(size for size in range(1, limit + 1) if count % size == 0))
     mode = mode or ("sequential" if mesh.devices.flat[0].platform == "cpu" else "vmap")
-    over_runs, whole, alone = divided(mesh), replicated(mesh), replicated(first.mesh)
+    over_runs, alone = divided(mesh), replicated(first.mesh)
 
     def orders(context: tuple[PyTree, Key[Array, "R"]], first: Int[Array, ""], *, epochs: int, examples: int) -> Array:
         one = functools.partial(epoch_orders, epochs=epochs, examples=examples)
@@ -196,7 +196,8 @@ def many_runs(experiments: Sequence[Experiment], *, mode: Mode | None, devices: 
         batch_size=first.plan.batch_size,
         steps_per_dispatch=first.plan.steps_per_dispatch,
         state_sharding=over_runs,
-        whole=whole,
+        sharding=over_runs,
+        mesh=mesh,
     )
     return Program(advance=advance, stack=stack, split=split)
 

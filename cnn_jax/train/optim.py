@@ -11,7 +11,7 @@ from jaxtyping import Array
 from pydantic import Field
 
 from cnn_jax.errors import UserError
-from cnn_jax.train.config import NotNegative, ParameterGroup
+from cnn_jax.train.config import NotNegative, ParameterGroup, ShardingRule
 from cnn_jax.train.muon import keep_norm, scale_by_muon
 from cnn_jax.types import PyTree
 
@@ -132,8 +132,18 @@ def parameter_path(path: Sequence) -> str:
     return jax.tree_util.keystr(tuple(path), simple=True, separator="/")
 
 
-def assign_groups(params: PyTree, groups: Sequence[ParameterGroup]) -> PyTree:
+def assign_groups(
+    params: PyTree,
+    groups: Sequence[ParameterGroup] | Sequence[ShardingRule],
+    *,
+    where: str = "config.parameter_groups",
+) -> PyTree:
     """For every parameter, the first group whose pattern matches its whole path.
+
+    Args:
+      params: of the model; only the paths count.
+      groups: the table.
+      where: its place in the config, for errors.
 
     Raises:
       UserError: a pattern is no regular expression or matches nothing, or a parameter matches no pattern.
@@ -141,24 +151,22 @@ def assign_groups(params: PyTree, groups: Sequence[ParameterGroup]) -> PyTree:
     try:
         patterns = [re.compile(group.pattern) for group in groups]
     except re.error as error:
-        raise UserError(f"config.parameter_groups: {error.pattern!r} is no regular expression: {error}") from None
+        raise UserError(f"{where}: {error.pattern!r} is no regular expression: {error}") from None
     used = set()
 
-    def assign(path: Sequence, leaf: Any) -> ParameterGroup:
+    def assign(path: Sequence, leaf: Any) -> ParameterGroup | ShardingRule:
         del leaf
         name = parameter_path(path)
         matches = [index for index, pattern in enumerate(patterns) if pattern.fullmatch(name)]
         if not matches:
-            raise UserError(
-                f"config.parameter_groups: no pattern matches {name!r}; end the table with the pattern '.*'"
-            )
+            raise UserError(f"{where}: no pattern matches {name!r}; end the table with the pattern '.*'")
         used.update(matches)
         return groups[matches[0]]
 
     assigned = jax.tree_util.tree_map_with_path(assign, params)
     for index, group in enumerate(groups):
         if index not in used:
-            raise UserError(f"config.parameter_groups: pattern {group.pattern!r} matches no parameter of this model")
+            raise UserError(f"{where}: pattern {group.pattern!r} matches no parameter of this model")
     return assigned
 
 

@@ -46,6 +46,7 @@ def make_passport(*, seed: int, data: Mapping[str, Mapping[str, Any]], devices: 
             "platform": device.platform,
             "device": device.device_kind,
             "devices": devices,
+            "processes": jax.process_count(),
             "processor": processor(),
             "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
             "host": platform.node(),

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from cnn_jax.data.augment import AUGMENTATIONS
 from cnn_jax.data.resident import check_resident
 from cnn_jax.data.sources import LabelledImages, Source, check_labels, open_source
-from cnn_jax.errors import ImageTooSmallError, UserError, unknown_name
+from cnn_jax.errors import UserError, unknown_name
 from cnn_jax.losses import DIVIDED_BY_WEIGHTS, LOSSES
 from cnn_jax.models import MODELS
 from cnn_jax.tasks import TASKS
@@ -28,12 +28,12 @@ from cnn_jax.train.initialise import INITIALISERS
 from cnn_jax.train.loop import Plan
 from cnn_jax.train.optim import OPTIMIZERS, Branch, assign_groups, make_optimizer
 from cnn_jax.train.schedule import SCHEDULES, ToSteps, zero_after
+from cnn_jax.train.shapes import abstract_variables
 from cnn_jax.train.sharding import check_batch_size, make_mesh
 from cnn_jax.types import PyTree
 
 COMMON = tuple(OptimizerCommon.model_fields)
 PARTS_OF_A_RUN = 10
-LARGEST_MINIMUM = 2048
 LARGEST_STEP = 2**31 - 1
 
 
@@ -52,7 +52,7 @@ def build(
     """
     checked = resolve(config)
     # What costs nothing to check comes first: data may take a while.
-    mesh = make_mesh(devices=checked.parallel.devices)
+    mesh = _mesh(checked)
     check_batch_size(checked.data.batch_size, devices=mesh.devices.size, accumulate=checked.train.accumulate)
     if checked.train.steps_per_dispatch > 1 and not checked.data.resident:
         raise UserError(
@@ -110,8 +110,12 @@ def build(
     data = checked.data.model_copy(update={"augment": augment, "mean": mean, "std": std})
     nodes = {"model": model_node, "task": task_node, "optimizer": optimizer_node, "schedule": schedule_node}
     nodes |= {"init": init_node}
+    assign_groups(abstract["params"], checked.parallel.sharding, where="config.parallel.sharding")
+    parallel = checked.parallel
+    if parallel.mode == "pmap":  # then the number of devices is part of the experiment
+        parallel = parallel.model_copy(update={"devices": mesh.devices.size})
     return Experiment(
-        config=checked.model_copy(update={**nodes, "data": data, "parameter_groups": groups}),
+        config=checked.model_copy(update={**nodes, "data": data, "parallel": parallel, "parameter_groups": groups}),
         splits=splits,
         model=model,
         task=task,
@@ -149,6 +153,14 @@ def _initial_values(
     return node, INITIALISERS[node["name"]](params, images, **options(node, without=tuple(InitCommon.model_fields)))
 
 
+def _mesh(config: Config) -> Mesh:
+    """The devices of a config."""
+    parallel = config.parallel
+    if parallel.mode == "pmap" and parallel.model > 1:
+        raise UserError(f'config.parallel.model is {parallel.model}; mode "pmap" keeps parameters whole, use model 1')
+    return make_mesh(devices=parallel.devices, model=parallel.model)
+
+
 def open_data(config: Config) -> Source:
     """The data set of a config; its splits are loaded on demand."""
     data = config.data
@@ -167,55 +179,6 @@ def build_model(node: Node, *, num_classes: int) -> tuple[Node, nn.Module]:
         return node, MODELS[node["name"]](**options(node))
     except UserError as error:
         raise UserError(f"config.model: {error}") from None
-
-
-def abstract_variables(model: nn.Module, image_shape: Sequence[int], *, name: str) -> PyTree:
-    """Shapes and types of a model's variables, without computing any.
-
-    Args:
-      model: the network.
-      image_shape: `[*space, C]`.
-      name: model and data, for errors.
-
-    Raises:
-      UserError: the images do not fit the network; for small ones the message has the smallest size that works.
-    """
-
-    def variables(space: Sequence[int]) -> PyTree:
-        image = jax.ShapeDtypeStruct((1, *space, image_shape[-1]), jnp.float32)
-        return jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), image)
-
-    space = tuple(image_shape[:-1])
-    try:
-        return variables(space)
-    except ImageTooSmallError as error:
-        smallest = _smallest(lambda size: variables((size,) * len(space)))
-        at_least = f"; it takes at least {'×'.join([str(smallest)] * len(space))}" if smallest else ""
-        shown = "×".join(str(size) for size in space)
-        raise UserError(f"{name}: images of {shown} are too small for this network{at_least} ({error})") from None
-    except UserError as error:
-        raise UserError(f"{name}: {error}") from None
-
-
-def _smallest(attempt) -> int | None:
-    """The smallest size for which an attempt raises no ImageTooSmallError; sizes that work have no gaps."""
-    low, high = 0, 1
-    while high <= LARGEST_MINIMUM:
-        try:
-            attempt(high)
-            break
-        except ImageTooSmallError:
-            low, high = high, 2 * high
-    else:
-        return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        try:
-            attempt(middle)
-            high = middle
-        except ImageTooSmallError:
-            low = middle
-    return high
 
 
 def _build_task(node: Node, model: nn.Module, *, num_classes: int) -> tuple[Node, Task]:

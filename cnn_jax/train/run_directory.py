@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import IO, Any
 
 from cnn_jax.errors import UserError
-from cnn_jax.train.config import Config, difference, to_plain
+from cnn_jax.train.config import Config, difference, identity, to_plain
 
 CONFIG, PASSPORT, RESULT, REPORT = "config.json", "passport.json", "result.json", "report.md"
 RESULT_KEYS = {"status", "metrics", "steps", "seed", "model", "data", "wall_seconds", "examples_per_second"}
@@ -49,13 +49,18 @@ class RunDirectory:
       config: resolved; must equal the one the directory already holds.
       resume: whether to go on with what is there. A new or empty directory starts a run either way.
 
+      owner: False for a process that takes part in the run but writes nothing: it neither checks nor locks.
+
     Raises:
       UserError: not writable, in use, holds other files, holds another config, or holds a run and `resume` is False.
     """
 
-    def __init__(self, path: str | pathlib.Path, config: Config, *, resume: bool):
+    def __init__(self, path: str | pathlib.Path, config: Config, *, resume: bool, owner: bool = True):
         self.path = pathlib.Path(path).expanduser().resolve()
         self.config = config
+        self._lock: IO[str] | None = None
+        if not owner:
+            return
         try:
             self._refuse_other_files()  # before anything is written
             self._lock = self._acquire()
@@ -103,7 +108,8 @@ class RunDirectory:
         stored = self.path / CONFIG
         if not stored.exists():
             return True
-        changes = difference(read_json(stored), json.loads(json.dumps(to_plain(self.config))))
+        new = json.loads(json.dumps(to_plain(self.config)))
+        changes = difference(identity(read_json(stored)), identity(new))
         if changes:
             changed = "; ".join(changes)
             raise UserError(
@@ -168,7 +174,8 @@ class RunDirectory:
 
     def close(self) -> None:
         """Release the lock."""
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
 
     def __enter__(self) -> "RunDirectory":
         return self

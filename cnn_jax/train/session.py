@@ -15,6 +15,7 @@ from cnn_jax.errors import DivergenceError, UserError
 from cnn_jax.train.checkpoint import CheckpointGoneError, Checkpoints
 from cnn_jax.train.config import resolve
 from cnn_jax.train.config_file import Node, plain
+from cnn_jax.train.distributed import is_first, together
 from cnn_jax.train.evaluate import scalars
 from cnn_jax.train.experiment import Experiment
 from cnn_jax.train.many_runs import build_runs, many_runs, split_runs
@@ -43,13 +44,16 @@ def train(config: Node, workdir: str | os.PathLike[str], *, resume: bool = False
       DivergenceError: a loss or gradient was not finite; `result.json` then says so, and the last checkpoint stays.
     """
     started = time.perf_counter()
-    experiment = build(config)
-    check_disjoint(experiment.splits)
-    with RunDirectory(pathlib.Path(workdir), experiment.config, resume=resume) as directory:
+    experiment = together(lambda: _build_and_check(config))
+    path, first = pathlib.Path(workdir), is_first()
+    with contextlib.ExitStack() as opened:
+        directory = together(
+            lambda: opened.enter_context(RunDirectory(path, experiment.config, resume=resume, owner=first))
+        )
         finished = directory.result()
         if finished is not None:
             return finished
-        _begin([directory], [experiment])
+        together(lambda: _begin([directory], [experiment]) if first else None)
         (result,) = sit([experiment], [directory], experiment.program(), started)
     if result["status"] == "diverged":
         raise DivergenceError(result["message"], step=result["steps"])
@@ -71,6 +75,8 @@ def train_many(config: Node, workdir: str | os.PathLike[str], *, resume: bool = 
       UserError: whatever is wrong with the config, the data or a directory, before any training step.
     """
     started = time.perf_counter()
+    if jax.process_count() > 1:
+        raise UserError(f"config.runs: {jax.process_count()} processes cannot train many runs; use one, or one run")
     runs, configs = split_runs(config)
     experiments = dict(zip(configs, build_runs(configs), strict=True))
     check_disjoint(next(iter(experiments.values())).splits)
@@ -100,6 +106,12 @@ def _begin(directories: Sequence[RunDirectory], experiments: Sequence[Experiment
         _check_data(directory, data)
     for directory, experiment in zip(directories, experiments, strict=True):
         directory.begin(make_passport(seed=experiment.config.seed, data=data, devices=experiment.mesh.devices.size))
+
+
+def _build_and_check(config: Node) -> Experiment:
+    experiment = build(config)
+    check_disjoint(experiment.splits)
+    return experiment
 
 
 def _describe(split: LabelledImages) -> dict[str, Any]:

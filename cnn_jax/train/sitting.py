@@ -10,13 +10,14 @@ from typing import Any
 from cnn_jax.errors import DivergenceError
 from cnn_jax.train.checkpoint import Checkpoints, Progress
 from cnn_jax.train.dispatch import Program
+from cnn_jax.train.distributed import is_first, together
 from cnn_jax.train.evaluate import EvaluationStep
 from cnn_jax.train.experiment import Experiment
 from cnn_jax.train.figures import draw_figures
 from cnn_jax.train.loop import Parts, Run, run_loop
 from cnn_jax.train.report import describe_evaluation, make_result, write_report
 from cnn_jax.train.run_directory import RunDirectory
-from cnn_jax.train.state import TrainState
+from cnn_jax.train.state import TrainState, evaluation_variables
 from cnn_jax.train.step import StepMetrics
 from cnn_jax.train.writers import JsonLines, TensorBoard, Terminal, Writer, read_rows
 
@@ -56,9 +57,18 @@ def sit(
 
         def diverged(index: int, error: DivergenceError) -> None:
             checkpoints[index].wait()  # the last good one is on disk before the result says that the run has ended
-            results[index] = {**end(index, "diverged", error.step), "message": str(error)}
-            directories[index].finish(results[index])
+            results[index] = {"status": "diverged", "steps": error.step, "message": str(error)}
+            if is_first():
+                results[index] = {**end(index, "diverged", error.step), "message": str(error)}
+                directories[index].finish(results[index])
 
+        def open_writers() -> list[list[Writer]]:
+            return [
+                _writers(experiment, directories[index], start, opened, terminal=index == 0) if is_first() else []
+                for index, experiment in enumerate(experiments)
+            ]
+
+        writers = together(open_writers)
         parts = Parts(
             advance=program.advance,
             split=program.split,
@@ -69,7 +79,7 @@ def sit(
                     progress=restored[index][2],
                     evaluate=functools.partial(experiment.evaluate_validation, evaluations[index]),
                     checkpoints=checkpoints[index],
-                    writers=_writers(experiment, directories[index], start, opened, terminal=index == 0),
+                    writers=writers[index],
                     diverged=functools.partial(diverged, index),
                 )
                 for index, experiment in enumerate(experiments)
@@ -142,8 +152,16 @@ def _conclude(
 ) -> dict[str, Any]:
     """Evaluate a trained run, and write its figures, report and result."""
     values = {split: experiment.evaluate(evaluation, state, split) for split in experiment.evaluation_splits}
-    figures = draw_figures(experiment, directory, state, values)
-    result = end() | describe_evaluation(state, values)
-    write_report(experiment, directory, result, figures)
-    directory.finish(result)
-    return result
+    shown = experiment.evaluation_splits[-1:]
+    predictions = experiment.predict(state, shown[0]) if shown else {}
+    params = experiment.fetch(evaluation_variables(state)[0])
+
+    def write() -> dict[str, Any]:
+        figures = draw_figures(experiment, directory, values, params=params, predictions=predictions)
+        result = end() | describe_evaluation(state, values)
+        write_report(experiment, directory, result, figures)
+        directory.finish(result)
+        return result
+
+    # The others read what the first one wrote.
+    return together(lambda: write() if is_first() else None) or directory.result() or {}

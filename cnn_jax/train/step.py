@@ -48,6 +48,7 @@ def train_step(
     batch_transform: Callable[[Key[Array, ""], Batch], Batch],
     accumulate: int = 1,
     ema_decay: float | None = None,
+    axis_name: str | None = None,
 ) -> tuple[TrainState, StepMetrics]:
     """Take one optimizer step.
 
@@ -61,13 +62,22 @@ def train_step(
       batch_transform: augmentation and normalisation, on the device.
       accumulate: microbatches whose gradients are averaged; B must be divisible by it.
       ema_decay: decay of the averages in `state.ema`; must be given exactly where those are kept.
+      axis_name: of the devices, where each runs this on its own part of the batch (`pmap`, `shard_map`). Layers
+        then see that part alone: BatchNorm normalises by its statistics, and dropout has a key for each. Gradients and
+        loss are those of the mean over the whole batch, running statistics the mean over devices, and results equal on
+        all of them.
 
     Returns:
       The state after the step, and metrics measured with the parameters before it.
     """
     batch = batch_transform(key, batch)
     dropout_key = jax.random.fold_in(named_key(key, "step"), state.step)
+    if axis_name is not None:
+        dropout_key = jax.random.fold_in(dropout_key, jax.lax.axis_index(axis_name))
     gradients, loss, output = _gradients(state, batch, dropout_key, task=task, accumulate=accumulate)
+    states = {name: metric.update(metric.empty(), output.values) for name, metric in task.training_metrics().items()}
+    if axis_name is not None:
+        gradients, loss, output, states = _over_devices(gradients, loss, output, states, axis_name)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     ema = state.ema
@@ -78,7 +88,7 @@ def train_step(
     # The update too: the last step of a run is followed by no loss that would tell.
     bad = ~(jnp.isfinite(loss) & jnp.isfinite(gradient_norm) & jnp.isfinite(optax.tree.norm(updates)))
     metrics = StepMetrics(
-        states={name: metric.update(metric.empty(), output.values) for name, metric in task.training_metrics().items()},
+        states=states,
         gradient_norm=gradient_norm,
         learning_rate=rate,
         bad_step=jnp.where(bad, state.step + 1, -1),
@@ -128,6 +138,23 @@ def _gradients(
     values = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:]), values)
     output = Output(model_state=model_state, weight=weight, values=values)
     return jax.tree.map(lambda g: g / weight, gradient_sum), loss_sum / weight, output
+
+
+def _over_devices(
+    gradients: PyTree, loss: Float[Array, ""], output: Output, states: PyTree, axis_name: str
+) -> tuple[PyTree, Float[Array, ""], Output, PyTree]:
+    """What every device found in its part of the batch, as one: weighted means, mean statistics, merged metrics.
+
+    A device's weight is the denominator of its mean loss, so that the mean is exact whatever examples are masked.
+    """
+    weighted = jax.tree.map(lambda x: output.weight * x, (gradients, loss))
+    devices = jax.lax.axis_size(axis_name)
+    statistics = jax.tree.map(lambda x: x / devices, output.model_state)
+    # The states of metrics are sums over examples, so adding is merging; added together, it is one message.
+    summed, weight, statistics, states = jax.lax.psum((weighted, output.weight, statistics, states), axis_name)
+    mean_weight = jnp.maximum(weight, jnp.finfo(jnp.float32).tiny)
+    gradients, loss = jax.tree.map(lambda x: x / mean_weight, summed)
+    return gradients, loss, Output(model_state=statistics, weight=weight, values=output.values), states
 
 
 def _average(ema: PyTree, new: PyTree, step: Int[Array, ""], decay: float) -> PyTree:

@@ -1,0 +1,104 @@
+"""Several processes, one run: each holds some of the devices and runs the same program; the first one writes.
+
+JAX finds the processes of Slurm, Kubernetes and TPU pods by itself; elsewhere each is told the address of the first,
+their number and its own. Whatever one process alone does (read a file, lock a directory, check data) goes through
+`together`, so that its failure ends all of them instead of leaving the others to wait.
+"""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from cnn_jax.errors import UserError
+
+T = TypeVar("T")
+AUTOMATIC = "auto"
+# After so long without a sign of life from one process, the others abort.
+HEARTBEAT_SECONDS = 120
+# How long a process waits for the others to start.
+START_SECONDS = 300
+LONGEST_MESSAGE = 1024
+
+
+def start(*, coordinator: str | None, processes: int | None, process: int | None) -> None:
+    """Join the other processes; must come before anything else that starts JAX's devices.
+
+    Args:
+      coordinator: `HOST:PORT` of the first process; "auto" where Slurm, Kubernetes or a TPU pod tells; None for a run
+        of one process.
+      processes: their number; not with "auto".
+      process: which this one is, counted from 0; not with "auto".
+
+    Raises:
+      UserError: the arguments do not go together, nothing tells where the others are, or they do not come.
+    """
+    if coordinator is None:
+        if processes is not None or process is not None:
+            raise UserError("--processes and --process need --coordinator=HOST:PORT, the address of process 0")
+        return
+    address = None
+    if coordinator == AUTOMATIC:
+        if processes is not None or process is not None:
+            raise UserError("--coordinator=auto finds --processes and --process by itself; leave them out")
+    else:
+        host, _, port = coordinator.rpartition(":")
+        if not host or not port.isdecimal():
+            raise UserError(f"--coordinator is {coordinator!r}; it must be HOST:PORT, or auto")
+        if processes is None or process is None:
+            raise UserError("--coordinator=HOST:PORT needs --processes=N and --process=I")
+        if not 0 <= process < processes:
+            raise UserError(f"--process is {process}; with --processes={processes} it must lie in 0 … {processes - 1}")
+        address = coordinator
+    try:
+        jax.distributed.initialize(
+            address,
+            num_processes=processes,
+            process_id=process,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            initialization_timeout=START_SECONDS,
+        )
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(f"the processes did not find each other ({reason}); check --coordinator") from None
+
+
+def is_first() -> bool:
+    """Whether this process writes logs, passport, figures and result; the only one of a run of one process."""
+    return jax.process_index() == 0
+
+
+def together(function: Callable[[], T]) -> T:
+    """Call a function in every process and wait for all; where one fails, all do.
+
+    Args:
+      function: may do different things in different processes, but nothing that waits for another one.
+
+    Returns:
+      What the function returned in this process.
+
+    Raises:
+      UserError: this process's, or else that of the first process that failed.
+    """
+    if jax.process_count() == 1:
+        return function()
+    try:
+        result = function()
+    except UserError as error:
+        _messages(str(error))
+        raise
+    for process, message in enumerate(_messages("")):
+        if message:
+            raise UserError(f"process {process} ended: {message}")
+    return result
+
+
+def _messages(own: str) -> list[str]:
+    """One text from every process, empty where all is well."""
+    text = np.zeros(LONGEST_MESSAGE, np.uint8)
+    encoded = np.frombuffer(own.encode()[:LONGEST_MESSAGE], np.uint8)
+    text[: len(encoded)] = encoded
+    texts = np.asarray(multihost_utils.process_allgather(text))  # [processes, LONGEST_MESSAGE]
+    return [row.tobytes().rstrip(b"\0").decode(errors="replace") for row in texts]

@@ -1,0 +1,206 @@
+"""Several processes: two with four devices each do what one with eight does, and fail together."""
+
+import json
+import os
+import pathlib
+import shutil
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from cnn_jax.data.batches import training_batch
+from cnn_jax.data.sources import open_source
+from cnn_jax.errors import UserError
+from cnn_jax.train import distributed
+from cnn_jax.train.checkpoint import Checkpoints
+from cnn_jax.train.run import build
+from cnn_jax.train.session import train
+from cnn_jax.train.sharding import local_rows, make_mesh
+from cnn_jax.train.writers import read_rows
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+ALL = ({"pattern": ".*", "minimum": 1},)
+MODES = {
+    "data": {},
+    "sharded": {"model": 8, "sharding": ALL},
+    "per device": {"mode": "pmap"},
+}
+CONFIG = """
+from ml_collections import ConfigDict
+
+
+def get_config():
+    return ConfigDict({!r}).lock()
+"""
+
+
+def config(parallel):
+    model = {"name": "classic_stack", "in_channels": 1, "channels": (4, 8), "dense": (), "padding": "same"}
+    return {
+        "task": {"name": "classification"},
+        "model": {**model, "norm": "batch", "dropout_rate": 0.2},
+        "data": {
+            "source": "sklearn",
+            "name": "digits",
+            "splits": {"train": "train[:100]", "validation": "train[100:130]", "test": "test[:45]"},
+            "batch_size": 16,
+            "evaluation_batch_size": 16,
+            "augment": ({"name": "random_crop", "padding": 1},),
+        },
+        "optimizer": {"name": "sgd", "learning_rate": 0.05, "momentum": 0.9},
+        "train": {
+            "duration": {"steps": 4},
+            "log_every": {"steps": 2},
+            "evaluate_every": {"steps": 2},
+            "save_every": {"steps": 2},
+            "ema": {"decay": 0.9},
+        },
+        "parallel": parallel,
+    }
+
+
+def run_processes(folder, arguments, *, processes=2, devices=4, without_data=()):
+    """Run the training command in several processes; their (status, standard output, lines of standard error)."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    started = []
+    for process in range(processes):
+        environment = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, str(ROOT / "experiments" / "train.py"), *arguments, f"--processes={processes}"]
+        command += [f"--coordinator=127.0.0.1:{port}", f"--process={process}"]
+        if process in without_data:
+            command += ["--config.data.source=tfds", f"--config.data.directory={folder / 'nowhere'}"]
+        started.append(
+            subprocess.Popen(
+                command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+        )
+    try:
+        outputs = [process.communicate(timeout=500) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    return [(process.returncode, lines(out), lines(err)) for process, (out, err) in zip(started, outputs, strict=True)]
+
+
+def lines(text):
+    """The lines of an output without those of Gloo, which connects simulated devices."""
+    return [line for line in text.splitlines() if not line.startswith("[Gloo]")]
+
+
+def rows(directory):
+    return [{k: v for k, v in row.items() if k != "time"} for row in read_rows(directory / "metrics.jsonl")]
+
+
+def leaves(values, directory, step):
+    """Every array of a checkpoint."""
+    experiment = build(values)
+    checkpoints = Checkpoints(directory / "checkpoints", keep=None)
+    restored = checkpoints.restore(step, experiment.abstract_state(), experiment.empty_metrics())[:2]
+    checkpoints.close()
+    return jax.tree.leaves(jax.device_get(restored))
+
+
+def assert_close(values, found, expected):
+    """Equal but for the order in which Gloo, between processes, adds: float32 rounding, and no more in four steps."""
+    for row, other in zip(rows(found), rows(expected), strict=True):
+        assert row.keys() == other.keys()
+        for name, value in row.items():
+            assert value == pytest.approx(other[name], rel=1e-5, abs=1e-6), name
+            assert value == other[name] or "accuracy" not in name, name  # counts are exact
+    for a, b in zip(leaves(values, found, 4), leaves(values, expected, 4), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=2e-6)
+
+
+@pytest.fixture(scope="module", params=MODES)
+def finished(request, tmp_path_factory):
+    """(config, directory, what the processes said) of a run in two processes."""
+    values, folder = config(MODES[request.param]), tmp_path_factory.mktemp("processes")
+    (folder / "config.py").write_text(CONFIG.format(values), encoding="utf-8")
+    arguments = [f"--config={folder / 'config.py'}", f"--workdir={folder / 'run'}"]
+    return values, folder / "run", run_processes(folder, arguments), arguments
+
+
+@pytest.mark.slow
+def test_two_processes_with_four_devices_do_what_one_with_eight_does(finished, tmp_path):
+    values, directory, ((status, out, _), (other_status, other_out, other_err)), _ = finished
+    assert (status, other_status) == (0, 0), (out, other_err)
+    assert any("test/accuracy" in line for line in out)
+    assert (other_out, other_err) == ([], [])  # one writer
+    result = train(values, tmp_path / "one")
+    assert_close(values, directory, tmp_path / "one")
+    stored = json.loads((directory / "result.json").read_text(encoding="utf-8"))
+    assert stored["metrics"] == pytest.approx(result["metrics"], rel=1e-5)
+    assert np.sum(stored["per_class"]["test/confusion_matrix"]) == 45  # each example once
+    assert stored["hardware"]["processes"] == 2
+    assert stored["hardware"]["devices"] == 8
+    assert len(json.loads((directory / "passport.json").read_text(encoding="utf-8"))["sessions"]) == 1
+    assert {path.name for path in (directory / "figures").iterdir()} == {
+        path.name for path in (tmp_path / "one" / "figures").iterdir()
+    }
+
+
+@pytest.mark.slow
+def test_one_process_goes_on_with_the_run_of_two(finished, tmp_path):
+    values, directory, _, _ = finished
+    cut = tmp_path / "cut"
+    shutil.copytree(directory, cut)
+    shutil.rmtree(cut / "checkpoints" / "4")
+    (cut / "result.json").unlink()
+    train(values, cut, resume=True)
+    assert_close(values, cut, directory)
+
+
+@pytest.mark.slow
+def test_a_refusal_of_the_first_process_ends_all_with_one_line(finished):
+    _, directory, _, arguments = finished
+    for status, out, err in run_processes(directory.parent, arguments):
+        assert (status, out) == (2, [])
+        assert len(err) == 1
+        assert "already holds this run; add --resume" in err[0]
+
+
+@pytest.mark.slow
+def test_a_process_without_data_ends_all_with_one_line(tmp_path):
+    (tmp_path / "config.py").write_text(CONFIG.format(config({})), encoding="utf-8")
+    arguments = [f"--config={tmp_path / 'config.py'}", f"--workdir={tmp_path / 'run'}"]
+    first, second = run_processes(tmp_path, arguments, without_data=(1,))
+    for (status, _, err), start in ((first, "error: process 1 ended: "), (second, "error: ")):
+        assert status == 2
+        assert len(err) == 1
+        assert err[0].startswith(start)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("coordinator", "processes", "process", "message"),
+    [
+        (None, 2, None, "need --coordinator=HOST:PORT"),
+        ("auto", 2, 0, "--coordinator=auto finds"),
+        ("localhost", 2, 0, "is 'localhost'; it must be HOST:PORT, or auto"),
+        ("host:many", 2, 0, "is 'host:many'; it must be HOST:PORT, or auto"),
+        ("host:1234", 2, None, "needs --processes=N and --process=I"),
+        ("host:1234", 2, 2, r"--process is 2; with --processes=2 it must lie in 0 … 1"),
+    ],
+)
+def test_bad_addresses_are_one_line(coordinator, processes, process, message):
+    with pytest.raises(UserError, match=message) as caught:
+        distributed.start(coordinator=coordinator, processes=processes, process=process)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_rows_of_a_batch_can_be_read_apart():
+    data = open_source("sklearn", "digits").load("train[:50]")
+    whole = training_batch(data, seed=1, step=3, batch_size=16)
+    for part in (np.arange(4), np.arange(4, 16), np.array([1, 2, 9])):
+        found = training_batch(data, seed=1, step=3, batch_size=16, rows=part)
+        assert found.keys() == whole.keys()
+        for name, values in found.items():
+            assert np.array_equal(values, whole[name][part]), name
+    assert np.array_equal(local_rows(16, make_mesh(model=2)), np.arange(16))

@@ -45,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
     from cnn_jax.methods.summarize import summarize
     from cnn_jax.models.lenet_1998 import RBFHead, output_codes
     from cnn_jax.train import config as configs
-    from cnn_jax.train import run
+    from cnn_jax.train import run, shapes
 
     checked = configs.resolve(config)
     given = None if known.input is None else image_shape(known.input)
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError("with --input no data is read to count the classes; add --config.model.num_classes=10")
     node, model = run.build_model(checked.model, num_classes=classes)
     title = f"{node['name']} on {origin} of {times(shape)}"
-    run.abstract_variables(model, shape, name=title)  # For its errors: they name the smallest size that works.
+    shapes.abstract_variables(model, shape, name=title)  # For its errors: they name the smallest size that works.
     own_macs: OwnMacs = {
         RBFHead: lambda head: output_codes(head.num_classes).size
     }  # One square per pixel of each code.

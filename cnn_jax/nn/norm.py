@@ -44,22 +44,26 @@ class BatchNorm(nn.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
         running_variance = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
         x = x.astype(jnp.float32)
-        # Every number per channel is broadcast by one operation each: XLA fuses that, and not a reshape with it.
+        bias = self.param("bias", nn.initializers.zeros, channels)
         if train:
             axes = tuple(range(x.ndim - 1))
             mean = jnp.mean(x, axis=axes)
-            centred = x - over_channels(mean, x)
-            variance = jnp.mean(jnp.square(centred), axis=axes)
+            # Values are those of two passes, `offset` being 0. That the mean depends on x is told by `offset` alone: a
+            # gradient by way of every pixel would need one more sum over the batch, and over all devices.
+            constant = jax.lax.stop_gradient(mean)
+            offset = mean - constant
+            centred = x - over_channels(constant, x)
+            variance = jnp.mean(jnp.square(centred), axis=axes) - jnp.square(offset)
             if not self.is_initializing():
                 for running, value in ((running_mean, mean), (running_variance, variance)):
                     running.value = self.momentum * running.value + (1 - self.momentum) * value
         else:
             centred, variance = x - over_channels(running_mean.value, x), running_variance.value
+            offset = jnp.zeros(channels, jnp.float32)
         factor = jax.lax.rsqrt(variance + self.epsilon)
         if self.use_scale:
             factor = factor * self.param("scale", self.scale_init, channels)
-        shift = self.param("bias", nn.initializers.zeros, channels)
-        return (centred * over_channels(factor, x) + over_channels(shift, x)).astype(self.dtype)
+        return (centred * over_channels(factor, x) + over_channels(bias - offset * factor, x)).astype(self.dtype)
 
 
 class GroupNorm(nn.Module):

@@ -18,6 +18,8 @@ def over_channels(parameter: Float[Array, "C"], x: Float[Array, "*batch C"]) -> 
       x: gives shape and type, `[..., C]`.
 
     Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
       >>> x = jnp.zeros((5000, 1), jnp.bfloat16)
       >>> total = lambda bias: jnp.sum(x + over_channels(bias, x), dtype=jnp.float32)
       >>> jax.grad(total)(jnp.zeros(1)).tolist()

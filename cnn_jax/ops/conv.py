@@ -23,7 +23,8 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
-from cnn_jax.ops.conv_forms import depthwise, every, fold_factor, folded, is_pointwise, pointwise, stock
+from cnn_jax.ops.conv_forms import every, fold_factor, folded, is_pointwise, pointwise, stock
+from cnn_jax.ops.depthwise import depthwise, depthwise_kernel_gradient
 
 Padding: TypeAlias = Sequence[tuple[int, int]]
 
@@ -62,17 +63,16 @@ def convolve(
         "padding": tuple((int(before), int(after)) for before, after in padding),
         "rhs_dilation": tuple(dilation),
     }
-    if groups == 1:
-        return _primitive.bind(x, kernel, **geometry, foldable=True)
-    grouped = functools.partial(stock, **geometry, feature_group_count=groups)
-    if groups == x.shape[-1] == kernel.shape[-1]:
-        return jax.lax.platform_dependent(x, kernel, cpu=functools.partial(depthwise, **geometry), default=grouped)
-    # Larger groups have no plain form of their kernel's gradient.
-    return grouped(x, kernel)
+    if groups == 1 or groups == x.shape[-1] == kernel.shape[-1]:
+        return _primitive.bind(x, kernel, **geometry, feature_group_count=groups, foldable=True)
+    # Groups of several channels have no plain form of their kernel's gradient.
+    return stock(x, kernel, **geometry, feature_group_count=groups)
 
 
 def _on_cpu(x: Any, kernel: Any, *, foldable: bool, **geometry: Any) -> Any:
     """The form that XLA's CPU backend compiles best."""
+    if geometry.pop("feature_group_count") != 1:
+        return depthwise(x, kernel, **geometry)
     if is_pointwise(kernel.shape, geometry["padding"]):
         return pointwise(x, kernel, geometry["window_strides"])
     factor = fold_factor(x.shape, kernel.shape, geometry["rhs_dilation"]) if foldable else 1
@@ -94,12 +94,12 @@ def _abstract(x: Any, kernel: Any, **geometry: Any) -> Any:
 
 def _input_gradient(cotangent: Any, x: Any, kernel: Any, **geometry: Any) -> Any:
     """The gradient for the image: of `x` only the shape is known."""
-    shape, rank = x.aval.shape, len(geometry["window_strides"])
+    shape, rank, groups = x.aval.shape, len(geometry["window_strides"]), geometry["feature_group_count"]
 
     def plain(cotangent: Any, kernel: Any) -> Any:
         stride, dilation = geometry["window_strides"], geometry["rhs_dilation"]
         dilated, zero = [(0, 0, 0)], jnp.zeros((), cotangent.dtype)
-        if is_pointwise(kernel.shape, geometry["padding"]):
+        if groups == 1 and is_pointwise(kernel.shape, geometry["padding"]):
             # The product first, on fewer pixels; zeros between and behind them afterwards.
             gradient = pointwise(cotangent, jnp.swapaxes(kernel, -1, -2), (1,) * rank)
             for n, out, step in zip(shape[1:-1], cotangent.shape[1:-1], stride, strict=True):
@@ -112,8 +112,11 @@ def _input_gradient(cotangent: Any, x: Any, kernel: Any, **geometry: Any) -> Any
             after = shape[axis + 1] + reach - before - covered
             dilated.append((before, after, stride[axis] - 1))
         image = jax.lax.pad(cotangent, zero, [*dilated, (0, 0, 0)])
-        flipped = jnp.swapaxes(jnp.flip(kernel, tuple(range(rank))), -1, -2)  # [*window, C, F] -> [*window, F, C]
-        return convolve(image, flipped, stride=(1,) * rank, padding=((0, 0),) * rank, dilation=dilation)
+        flipped = jnp.flip(kernel, tuple(range(rank)))
+        if groups == 1:
+            flipped = jnp.swapaxes(flipped, -1, -2)  # [*window, C, F] -> [*window, F, C]
+        one, none = (1,) * rank, ((0, 0),) * rank
+        return convolve(image, flipped, stride=one, padding=none, dilation=dilation, groups=groups)
 
     def transposed(cotangent: Any, kernel: Any) -> Any:
         images = jax.ShapeDtypeStruct(shape, cotangent.dtype)
@@ -128,6 +131,10 @@ def _kernel_gradient(cotangent: Any, x: Any, kernel: Any, **geometry: Any) -> An
 
     def plain(cotangent: Any, x: Any) -> Any:
         stride, dilation = geometry["window_strides"], geometry["rhs_dilation"]
+        if geometry["feature_group_count"] != 1:
+            return depthwise_kernel_gradient(
+                cotangent, x, shape[:-2], strides=stride, padding=geometry["padding"], dilation=dilation
+            )
         if is_pointwise(shape, geometry["padding"]):
             seen = every(x, stride).reshape(-1, x.shape[-1])  # [B, *out, C] -> [N, C]
             product = seen.T @ cotangent.reshape(-1, cotangent.shape[-1])  # [B, *out, F] -> [N, F]
@@ -142,7 +149,13 @@ def _kernel_gradient(cotangent: Any, x: Any, kernel: Any, **geometry: Any) -> An
         window = jnp.moveaxis(cotangent, 0, -2)  # [B, *out, F] -> [*out, B, F]
         # Not folded: its channels are the batch, which devices divide.
         gradient = _primitive.bind(
-            images, window, window_strides=dilation, padding=tuple(padding), rhs_dilation=stride, foldable=False
+            images,
+            window,
+            window_strides=dilation,
+            padding=tuple(padding),
+            rhs_dilation=stride,
+            feature_group_count=1,
+            foldable=False,
         )
         return jnp.moveaxis(gradient, 0, -2)  # [C, *window, F] -> [*window, C, F]
 

@@ -1,13 +1,11 @@
 """Other forms of the same convolution, which XLA's CPU backend compiles to faster code than its convolution.
 
 * `pointwise`: a window of one pixel is a matrix product;
-* `folded`: few channels leave the vector units empty, so pixels of a row move into the channels;
-* `depthwise`: one group per channel is a sum of shifted images.
+* `folded`: few channels leave the vector units empty, so pixels of a row move into the channels.
 
 Which form is used when was measured on two AVX2 cores with batches of 128 (see `fold_factor`).
 """
 
-import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -15,7 +13,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 FOLDS = ((64, 4), (128, 2))
@@ -126,22 +123,3 @@ def folded(x: Float[Array, "B *space C"], kernel: Float[Array, "*window C F"], f
     # [B, *out, blocks, factor * F] -> [B, *out, blocks * factor, F], and the last block's surplus is cut off
     out = out.reshape(*out.shape[:-2], blocks * factor, features)
     return jax.lax.slice_in_dim(out, 0, out_width, axis=-2)
-
-
-def depthwise(x: Float[Array, "B *space C"], kernel: Float[Array, "*window 1 C"], **geometry: Any) -> Array:
-    """One kernel per channel: the sum over the window's positions of the shifted image times one weight per channel."""
-    strides, dilation = geometry["window_strides"], geometry["rhs_dilation"]
-    x = jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((*pad, 0) for pad in geometry["padding"]), (0, 0, 0)])
-    window = kernel.shape[:-2]
-    counts = [
-        (n - step * (size - 1) - 1) // stride + 1
-        for n, size, stride, step in zip(x.shape[1:-1], window, strides, dilation, strict=True)
-    ]
-    terms = []
-    for position in np.ndindex(*window):
-        start = [i * step for i, step in zip(position, dilation, strict=True)]
-        stop = [i + stride * (count - 1) + 1 for i, stride, count in zip(start, strides, counts, strict=True)]
-        shifted = jax.lax.slice(x, (0, *start, 0), (x.shape[0], *stop, x.shape[-1]), (1, *strides, 1))
-        # [1, C] -> [C] -> [B, *out, C]
-        terms.append(shifted * jax.lax.broadcast_in_dim(kernel[position].reshape(-1), shifted.shape, (x.ndim - 1,)))
-    return functools.reduce(jnp.add, terms)

@@ -117,14 +117,14 @@ class Experiment:
         """The metrics of no steps, on every device."""
         return place_whole(jax.device_get(empty_metrics(self.task)), self.mesh)
 
-    def step(self) -> Step:
-        """`train_step` in the config's mode, merging its metrics into the pending ones; not compiled."""
-        train, mesh = self.config.train, self.mesh
-        pmap, sharded = self.config.parallel.mode == "pmap", mesh.shape["model"] > 1
+    def bare_step(self) -> Callable[..., tuple[TrainState, StepMetrics]]:
+        """`train_step` with this experiment's parts: `(state, batch, *, key)`."""
+        train = self.config.train
         transform = functools.partial(
             training_transform, augmentations=self.config.data.augment, mean=self.mean, std=self.std
         )
-        step: Callable[..., tuple[TrainState, StepMetrics]] = functools.partial(
+        sharded = self.mesh.shape["model"] > 1
+        return functools.partial(
             train_step,
             task=self.task,
             optimizer=divide_updates(self.optimizer, self.state_sharding.params) if sharded else self.optimizer,
@@ -132,16 +132,20 @@ class Experiment:
             batch_transform=transform,
             accumulate=train.accumulate,
             ema_decay=train.ema.decay if train.ema else None,
-            axis_name="data" if pmap else None,
+            axis_name="data" if self.config.parallel.mode == "pmap" else None,
         )
-        if pmap:
+
+    def step(self) -> Step:
+        """The step in the config's mode, merging its metrics into the pending ones; not compiled."""
+        mesh, step = self.mesh, self.bare_step()
+        if self.config.parallel.mode == "pmap":
             step = per_device(step, mesh)
         metrics = self.task.training_metrics()
 
         def step_and_merge(
             state: TrainState, pending: StepMetrics, batch: Batch, key: Key[Array, ""]
         ) -> tuple[TrainState, StepMetrics]:
-            if sharded:
+            if mesh.shape["model"] > 1:
                 state = state.replace(params=gather(state.params, mesh))
             state, new = step(state, batch, key=key)
             return state, merge_metrics(metrics, pending, new)

@@ -77,11 +77,18 @@ def assert_close(got, expected, bound):
             assert difference <= bound * scale, (name, difference / scale)
 
 
+# (channels, features, groups): folded by four, folded by two, as they are, one kernel for each channel.
+CHANNELS = {"folded by 4": (4, 5, 1), "folded by 2": (9, 10, 1), "as they are": (12, 11, 1), "depthwise": (4, 4, 4)}
+
+
+@pytest.mark.parametrize("channels", CHANNELS)
 @pytest.mark.parametrize("name", GEOMETRIES)
-def test_values_and_derivatives_equal_those_of_xla(name):
+def test_values_and_derivatives_equal_those_of_xla(name, channels):
     space, window, stride, padding, dilation = GEOMETRIES[name]
-    geometry = {"stride": stride, "padding": padding, "dilation": dilation}
-    x, kernel = inputs(space, window)
+    channels, features, groups = CHANNELS[channels]
+    geometry = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    x, kernel = inputs(space, window, channels=channels, features=features, groups=groups)
+    kernel = kernel / 4  # the sine of large numbers would show their rounding
     ours = jax.jit(functools.partial(derivatives, functools.partial(convolve, **geometry)))(x, kernel)
     theirs = jax.jit(functools.partial(derivatives, functools.partial(stock, **geometry)))(x, kernel)
     assert_close(ours, theirs, 2e-6)
@@ -95,6 +102,14 @@ def test_half_precision_keeps_its_type(dtype, bound):
     theirs = derivatives(functools.partial(stock, **geometry), x, kernel)
     for name in ("value", "gradients"):
         assert_close({name: ours[name]}, {name: theirs[name]}, bound)
+
+
+def test_a_large_batch_of_a_depthwise_convolution_is_summed_in_parts():
+    x, kernel = inputs((5, 6), (3, 3), batch=48, features=4, groups=4)
+    geometry = {"stride": (1, 2), "padding": ((1, 1), (1, 1)), "dilation": (1, 1), "groups": 4}
+    ours = jax.jit(functools.partial(derivatives, functools.partial(convolve, **geometry)))(x, kernel)
+    theirs = jax.jit(functools.partial(derivatives, functools.partial(stock, **geometry)))(x, kernel)
+    assert_close(ours, theirs, 2e-6)
 
 
 @pytest.mark.parametrize("groups", [2, 4])

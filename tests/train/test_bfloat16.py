@@ -21,7 +21,7 @@ CONVOLUTIONS = ("channels_last_convolution", "conv_general_dilated")
 # What adds up many terms, and what statistics and loss are made of: in float32 everywhere.
 FLOAT32 = ("reduce_sum", "cumsum", "rsqrt", "log")
 IMAGES = {"lenet5": (28, 28, 1), "lenet5_1998": (28, 28, 1)}
-FAST = ("airbench94", "classic_stack", "lenet5", "lenet5_1998", "mlp", "resnet_cifar", "resnet18")
+FAST = ("airbench94", "classic_stack", "lenet5", "lenet5_1998", "mlp", "mobilenet_v2", "resnet_cifar", "resnet18")
 ARGUMENTS = {
     "airbench94": {"widths": (8, 12, 12)},
     "classic_stack": {"norm": "batch", "norm_position": "after", "activation": "prelu", "dense": (8,)},
@@ -135,4 +135,4 @@ def test_training_in_bfloat16_follows_the_curve_of_float32(tiny_config):
     tiny_config["schedule"] = {"name": "constant"}
     full, low = (losses(tiny_config, dtype, 30) for dtype in ("float32", "bfloat16"))
     assert full[-5:].mean() < 0.75 * full[:5].mean()
-    assert 0 < np.abs(full - low).max() < 0.02
+    assert 0 < np.abs(full - low).max() < 0.05  # of losses about 2

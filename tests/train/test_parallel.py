@@ -14,6 +14,7 @@ from cnn_jax.errors import UserError
 from cnn_jax.train.checkpoint import Checkpoints, Progress
 from cnn_jax.train.config import identity, sha256, to_plain
 from cnn_jax.train.run import build
+from cnn_jax.train.sharding import per_device
 from cnn_jax.train.step import merge_metrics, train_step
 
 KERNELS = ({"pattern": ".*", "minimum": 100},)  # all three but the first layer's, which has 72 numbers
@@ -191,14 +192,13 @@ def test_per_device_is_the_weighted_mean_of_steps_that_see_one_part_each(per_dev
 
 
 def test_our_mode_pmap_is_jax_pmap_bit_for_bit():
-    run = trained(PER_DEVICE, dropout_rate=0.3)
-    step = run.experiment.compiled_step()
-    state, batch = run.experiment.initial_state(), run.experiment.batch(0)
-    inner = functools.partial(run.experiment.step(), key=run.experiment.key)
-    pmapped = jax.pmap(inner, axis_name="data", in_axes=(None, 0), out_axes=None)
-    shaped = {name: x.reshape(8, 4, *x.shape[1:]) for name, x in jax.device_get(batch).items()}
-    expected = pmapped(jax.device_get(state), shaped)[0]
-    found = step(state, run.experiment.empty_metrics(), batch)[0]
+    experiment = trained(PER_DEVICE, dropout_rate=0.3).experiment
+    state, batch = jax.device_get((experiment.initial_state(), experiment.batch(0)))
+    step = functools.partial(experiment.bare_step(), key=experiment.key)
+    pmapped = jax.pmap(step, axis_name="data", in_axes=(None, 0), out_axes=None)
+    expected = pmapped(state, {name: x.reshape(8, 4, *x.shape[1:]) for name, x in batch.items()})[0]
+    ours = jax.jit(per_device(experiment.bare_step(), experiment.mesh))
+    found = ours(state, batch, key=experiment.key)[0]
     assert difference(found, expected) == 0
 
 
@@ -223,9 +223,10 @@ def test_data_parallel_sends_gradients_once_and_the_sums_of_batch_norm():
     run = trained(DATA)
     assert {kind for kind, _ in run.collectives} == {"all-reduce"}
     floats = run.sizes("all-reduce")
-    # Forward mean and, because the variance is taken in a second pass, the distance from it; two more backward.
-    assert len(floats) == 1 + 4 * len(NORM_CHANNELS)
-    scalars = sum(floats) - run.parameter_bytes - 4 * 4 * sum(NORM_CHANNELS)
+    # Each BatchNorm sends its mean and, because the variance is taken in a second pass, the distance from it. Backward
+    # it waits for the gradients of its own scale and bias, which are the sums that it needs; the last message has the rest.
+    assert len(floats) == 1 + 3 * len(NORM_CHANNELS)
+    scalars = sum(floats) - run.parameter_bytes - 2 * 4 * sum(NORM_CHANNELS)
     assert 0 < scalars <= 8 * 4
     assert run.sizes("all-reduce", "s32") == [8]
 

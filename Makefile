@@ -20,7 +20,7 @@ quickstart: $(VENV)/.core
 	$(BIN)/python experiments/train.py --config=configs/quickstart.py --workdir="$(WORKDIR)" --resume
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
 
 slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -12,7 +12,6 @@ from jaxtyping import Array, Int, Key
 
 from cnn_jax.data.resident import epochs_touched, resident_batch
 from cnn_jax.data.sources import LabelledImages
-from cnn_jax.train.compiler import compiler_options
 from cnn_jax.train.sharding import place_whole
 from cnn_jax.train.state import TrainState
 from cnn_jax.train.step import StepMetrics
@@ -101,6 +100,7 @@ def resident_advance(
     state_sharding: PyTree,
     sharding: NamedSharding,
     mesh: Mesh,
+    compiler_options: Mapping[str, str],
 ) -> Advance:
     """Steps over a split that is put on every device.
 
@@ -117,6 +117,7 @@ def resident_advance(
       state_sharding: of the state.
       sharding: of metrics and orders.
       mesh: the devices, each of which gets the split whole.
+      compiler_options: of the program, for XLA.
     """
     examples = len(split)
     epochs = epochs_touched(steps_per_dispatch, batch_size=batch_size, examples=examples)
@@ -125,7 +126,7 @@ def resident_advance(
     settings: dict[str, Any] = {
         "donate_argnums": (1, 2),
         "out_shardings": (state_sharding, sharding),
-        "compiler_options": compiler_options(),
+        "compiler_options": dict(compiler_options),
     }
     full = jax.jit(functools.partial(program, steps=steps_per_dispatch), **settings)
     shorter = jax.jit(program, **settings)

@@ -107,6 +107,11 @@ class Experiment:
         abstract = jax.eval_shape(self._create_state, self.key)
         return state_sharding(abstract, self.mesh, self.config.parallel.sharding)
 
+    @functools.cached_property
+    def compiler_options(self) -> dict[str, str]:
+        """For every program of this run."""
+        return compiler_options(jax.eval_shape(self._create_state, self.key).params)
+
     def _create_state(self, key: Key[Array, ""]) -> TrainState:
         # One image gives the shapes: parameters do not depend on the batch size.
         batch = {"image": jnp.zeros((1, *self.splits["train"].images.shape[1:]), jnp.float32)}
@@ -171,7 +176,7 @@ class Experiment:
             in_shardings=(whole, placed, whole, divided(self.mesh)),
             out_shardings=(placed, whole),
             donate_argnums=(1, 2),
-            compiler_options=compiler_options(),
+            compiler_options=self.compiler_options,
         )
         return functools.partial(compiled, self._key_on_devices())
 
@@ -192,6 +197,7 @@ class Experiment:
                 state_sharding=self.state_sharding,
                 sharding=whole,
                 mesh=self.mesh,
+                compiler_options=self.compiler_options,
             )
         step = self.compiled_step()
 
@@ -216,7 +222,7 @@ class Experiment:
 
         where = (*evaluation_variables(self.state_sharding), divided(self.mesh))
         whole = replicated(self.mesh)
-        return jax.jit(step, in_shardings=where, out_shardings=whole, compiler_options=compiler_options())
+        return jax.jit(step, in_shardings=where, out_shardings=whole, compiler_options=self.compiler_options)
 
     def evaluate(self, step: EvaluationStep, state: TrainState, split: str) -> dict[str, Any]:
         """All metrics of one split, exactly: numbers, and arrays where a metric gives one."""
@@ -248,7 +254,7 @@ class Experiment:
         where = (*evaluation_variables(self.state_sharding), divided(self.mesh))
         # Whole on every device, so that every process can read it.
         whole = replicated(self.mesh)
-        return jax.jit(predict, in_shardings=where, out_shardings=whole, compiler_options=compiler_options())
+        return jax.jit(predict, in_shardings=where, out_shardings=whole, compiler_options=self.compiler_options)
 
     def predict(self, state: TrainState, split: str) -> dict[str, np.ndarray]:
         """The task's predictions for every example of a split, in order, on the host."""

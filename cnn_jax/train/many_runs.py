@@ -198,6 +198,7 @@ def many_runs(experiments: Sequence[Experiment], *, mode: Mode | None, devices: 
         state_sharding=over_runs,
         sharding=over_runs,
         mesh=mesh,
+        compiler_options=first.compiler_options,
     )
     return Program(advance=advance, stack=stack, split=split)
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from cnn_jax.errors import UserError
+from cnn_jax.train import sharding
 from cnn_jax.train.checkpoint import Checkpoints, Progress
 from cnn_jax.train.config import identity, sha256, to_plain
 from cnn_jax.train.run import build
-from cnn_jax.train.sharding import per_device
 from cnn_jax.train.step import merge_metrics, train_step
 
 KERNELS = ({"pattern": ".*", "minimum": 100},)  # all three but the first layer's, which has 72 numbers
@@ -197,7 +197,7 @@ def test_our_mode_pmap_is_jax_pmap_bit_for_bit():
     step = functools.partial(experiment.bare_step(), key=experiment.key)
     pmapped = jax.pmap(step, axis_name="data", in_axes=(None, 0), out_axes=None)
     expected = pmapped(state, {name: x.reshape(8, 4, *x.shape[1:]) for name, x in batch.items()})[0]
-    ours = jax.jit(per_device(experiment.bare_step(), experiment.mesh))
+    ours = jax.jit(sharding.per_device(experiment.bare_step(), experiment.mesh))
     found = ours(state, batch, key=experiment.key)[0]
     assert difference(found, expected) == 0
 
@@ -224,7 +224,7 @@ def test_data_parallel_sends_gradients_once_and_the_sums_of_batch_norm():
     assert {kind for kind, _ in run.collectives} == {"all-reduce"}
     floats = run.sizes("all-reduce")
     # Each BatchNorm sends its mean and, because the variance is taken in a second pass, the distance from it. Backward
-    # it waits for the gradients of its own scale and bias, which are the sums that it needs; the last message has the rest.
+    # it waits for the gradients of its scale and bias, which are the sums that it needs; the last message has the rest.
     assert len(floats) == 1 + 3 * len(NORM_CHANNELS)
     scalars = sum(floats) - run.parameter_bytes - 2 * 4 * sum(NORM_CHANNELS)
     assert 0 < scalars <= 8 * 4

@@ -31,7 +31,8 @@ MAY_IMPORT = {
     "train": {"tasks", "models", "nn", "losses", "metrics", "data", "ops"},
     "methods": {"losses", "ops"},
     "weights": {"models", "nn", "ops"},
-    "command": {"train"},
+    "command": {"train", "memory"},
+    "memory": set(),
     "benchmark": {"data", "methods", "train"},
 }
 HEAVY = {"tensorflow", "tensorflow_datasets", "torch", "tensorboardX", "sklearn", "PIL"}

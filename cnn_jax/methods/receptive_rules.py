@@ -99,10 +99,12 @@ def _convolution(eqn: jex.JaxprEqn, windows: Sequence[Window | None]) -> Window:
 
 def _pool(eqn: jex.JaxprEqn, windows: Sequence[Window | None]) -> Window:
     window, params = _only(windows), eqn.params
-    if any(size != 1 for size in params["base_dilation"]):
+    # Our own primitive takes no dilation.
+    if any(size != 1 for size in params.get("base_dilation", ())):
         raise UnknownFieldError
+    dilation = params.get("window_dilation", (1,) * len(params["window_dimensions"]))
     for axis, size in enumerate(params["window_dimensions"]):
-        before, reach = params["padding"][axis][0], params["window_dilation"][axis] * (size - 1)
+        before, reach = params["padding"][axis][0], dilation[axis] * (size - 1)
         window = _slide(window, axis, -before, reach - before, params["window_strides"][axis])
     return window
 
@@ -232,7 +234,7 @@ ELEMENTWISE = (
     *("rem", "round", "rsqrt", "select_n", "sign", "sin", "sqrt", "square", "stop_gradient", "sub", "tanh", "xor"),
 )
 REDUCTIONS = ("argmax", "argmin", "reduce_and", "reduce_max", "reduce_min", "reduce_or", "reduce_prod", "reduce_sum")
-POOLS = ("reduce_window", "reduce_window_max", "reduce_window_min", "reduce_window_sum")
+POOLS = ("channels_last_max_pool", "reduce_window", "reduce_window_max", "reduce_window_min", "reduce_window_sum")
 
 RULES: dict[str, Callable[[jex.JaxprEqn, Sequence[Window | None]], Window]] = {
     **dict.fromkeys(ELEMENTWISE, _elementwise),

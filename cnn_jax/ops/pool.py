@@ -12,6 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
 from cnn_jax.ops.conv import Padding
@@ -36,22 +38,19 @@ def max_pool(
       >>> max_pool(image, window=(2, 2), stride=(1, 1), padding=((0, 0), (0, 0)))[0, :, :, 0].tolist()
       [[4.0, 5.0]]
     """
-    geometry: dict[str, Any] = {"window": tuple(window), "stride": tuple(stride)}
-    pads = tuple((int(before), int(after)) for before, after in padding)
-    stock = functools.partial(_stock, **geometry, padding=pads)
-    plain = functools.partial(_plain, **geometry, padding=pads)
-    return jax.lax.platform_dependent(x, cpu=plain, default=stock)
+    pads = ((0, 0), *((int(before), int(after)) for before, after in padding), (0, 0))
+    return _primitive.bind(x, window_dimensions=(1, *window, 1), window_strides=(1, *stride, 1), padding=pads)
 
 
-def _stock(x: Any, *, window: tuple[int, ...], stride: tuple[int, ...], padding: Padding) -> Any:
+def _stock(x: Any, *, window_dimensions: tuple[int, ...], window_strides: tuple[int, ...], padding: Padding) -> Any:
     """XLA's own window reduction."""
     lowest = np.array(-np.inf, x.dtype)
-    pads = ((0, 0), *padding, (0, 0))
-    return jax.lax.reduce_window(x, lowest, jax.lax.max, (1, *window, 1), (1, *stride, 1), pads)
+    return jax.lax.reduce_window(x, lowest, jax.lax.max, window_dimensions, window_strides, padding)
 
 
-def _plain(x: Any, *, window: tuple[int, ...], stride: tuple[int, ...], padding: Padding) -> Any:
+def _on_cpu(x: Any, *, window_dimensions: tuple[int, ...], window_strides: tuple[int, ...], padding: Padding) -> Any:
     """The maximum over the positions in the window, of the padded image cut into blocks as large as the stride."""
+    window, stride, padding = window_dimensions[1:-1], window_strides[1:-1], padding[1:-1]
     config, split = [], []
     for n, size, step, (before, after) in zip(x.shape[1:-1], window, stride, padding, strict=True):
         windows = (n + before + after - size) // step + 1
@@ -102,3 +101,31 @@ def _maximum_jvp(window: tuple[int, ...], stride: tuple[int, ...], primals: Any,
     position = jnp.arange(len(candidates) + 1, dtype=kind).reshape(shape)  # [s * t] -> [1, 1, s, 1, t, 1]
     held = jnp.expand_dims(holder, inside) == position
     return largest, jnp.sum(jnp.where(held, tangent, 0), axis=inside)
+
+
+def _either(x: Any, **geometry: Any) -> Any:
+    cpu, default = (functools.partial(form, **geometry) for form in (_on_cpu, _stock))
+    return jax.lax.platform_dependent(x, cpu=cpu, default=default)
+
+
+def _abstract(x: Any, **geometry: Any) -> Any:
+    """Shape and type of the result."""
+    result = jax.eval_shape(functools.partial(_stock, **geometry), jax.ShapeDtypeStruct(x.shape, x.dtype))
+    return jax.core.ShapedArray(result.shape, result.dtype)
+
+
+def _batched(arguments: Any, axes: Any, **geometry: Any) -> tuple[Any, int]:
+    """`vmap`: a larger batch."""
+    x = jnp.moveaxis(arguments[0], axes[0], 0)
+    out = _primitive.bind(x.reshape(-1, *x.shape[2:]), **geometry)  # [V, B, *space, C] -> [V * B, *space, C]
+    return out.reshape(*x.shape[:2], *out.shape[1:]), 0  # [V * B, *out, C] -> [V, B, *out, C]
+
+
+# A primitive, so that what reads a traced program (receptive fields, counts of operations) sees a pool.
+_primitive = Primitive("channels_last_max_pool")
+_primitive.def_impl(lambda x, **geometry: jax.jit(functools.partial(_primitive.bind, **geometry))(x))
+_primitive.def_abstract_eval(_abstract)
+mlir.register_lowering(_primitive, mlir.lower_fun(_stock, multiple_results=False))
+mlir.register_lowering(_primitive, mlir.lower_fun(_on_cpu, multiple_results=False), platform="cpu")
+ad.primitive_jvps[_primitive] = lambda x, t, **geometry: jax.jvp(functools.partial(_either, **geometry), x, t)
+batching.primitive_batchers[_primitive] = _batched

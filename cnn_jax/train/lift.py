@@ -44,7 +44,7 @@ def lift(
       >>> function, values = lift([lambda x: 2 * x + 1, lambda x: 3 * x + 1], jnp.float32(0))
       >>> values
       [array([2., 3.], dtype=float32)]
-      >>> float(function([5.0], jnp.float32(1)))
+      >>> float(function([jnp.float32(5)], jnp.float32(1)))
       6.0
     """
     if len(functions) == 1:

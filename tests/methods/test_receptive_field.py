@@ -12,12 +12,19 @@ from jax.ad_checkpoint import checkpoint_name
 from cnn_jax.methods.receptive_field import UNKNOWN, receptive_fields
 from cnn_jax.models import create
 from cnn_jax.nn.conv import Conv
+from cnn_jax.ops import conv_forms
 
 
 def field_of(function, image, *others):
     """The field of a function's output, for an image `[B, *space, C]`."""
     traced = jax.make_jaxpr(lambda *arrays: checkpoint_name(function(*arrays), "output"))(image, *others)
     return receptive_fields(traced, 0, range(1, image.ndim - 1))["output"]
+
+
+@pytest.fixture(autouse=True)
+def unfolded(monkeypatch):
+    """Infinity times a zero of a folded kernel would be NaN outside of the window."""
+    monkeypatch.setattr(conv_forms, "FOLDS", ())
 
 
 def check_footprint(function, shape, axis=0, units=3):

@@ -88,8 +88,8 @@ def folded(x: Float[Array, "B *space C"], kernel: Float[Array, "*window C F"], f
     """The convolution with `factor` pixels of the last axis of space as channels.
 
     A block of `factor * stride` input pixels gives `factor` output pixels; the kernel between them, written as a matrix
-    of blocks, holds the original one once for each output pixel, shifted by the stride, and zeros. Of these an infinite pixel makes
-    NaN in the whole block, where the plain form makes it in its window alone.
+    of blocks, holds the original one once for each output pixel, shifted by the stride, and zeros. Of these an infinite
+    pixel makes NaN in the whole block, where the plain form makes it in its window alone.
 
     Args:
       x: images, `[B, *space, C]`.

@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "weights": {"models", "nn", "ops"},
     "command": {"train", "memory"},
     "memory": set(),
-    "benchmark": {"data", "methods", "train"},
+    "benchmark": {"data", "memory", "methods", "train"},
 }
 HEAVY = {"tensorflow", "tensorflow_datasets", "torch", "tensorboardX", "sklearn", "PIL"}
 EXTRAS = {"tensorflow", "torch", "tensorboardX", "pytest", "hypothesis", "beartype"}

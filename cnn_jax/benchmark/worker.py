@@ -8,6 +8,7 @@ waits for its input, so that the other side has the machine. `experiments/benchm
 
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -19,6 +20,7 @@ import numpy as np
 
 from cnn_jax.benchmark.cases import Case
 from cnn_jax.data.sources import Source
+from cnn_jax.memory import keep_freed_memory
 from cnn_jax.methods.summarize import summarize
 from cnn_jax.train.config_file import override, plain
 from cnn_jax.train.experiment import Experiment
@@ -145,6 +147,7 @@ def answer(request: Mapping[str, Any], runners: dict[str, Callable[[int], None]]
 
 def main() -> None:
     """Answer requests until the standard input ends."""
+    keep_freed_memory(os.environ)  # as every command does
     runners: dict[str, Callable[[int], None]] = {}
     for line in sys.stdin:
         print(json.dumps(answer(json.loads(line), runners)), flush=True)

@@ -62,7 +62,7 @@ def get_config(variant="full"):
             {"name": "alternating_flip"},
             {"name": "random_crop", "padding": 2, "mode": "reflect"},
         ),
-        # SWITCH ON when merged: "resident": True
+        "resident": True,
     }
     config.optimizer = {
         "name": "muon",
@@ -82,7 +82,7 @@ def get_config(variant="full"):
     )
     config.train = {
         "duration": {"epochs": 8},
-        # SWITCH ON when merged: "steps_per_dispatch" of an epoch or of the whole run
+        "steps_per_dispatch": 23,  # an epoch: 45,000 images in batches of 2,000
         "log_every": {"epochs": 1},
         "evaluate_every": {"epochs": 8},
         "save_every": {"epochs": 8},

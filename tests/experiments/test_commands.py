@@ -66,6 +66,7 @@ def test_evaluate_agrees_with_the_result_and_stores_its_numbers(workdir):
     assert stored["examples"] == 360
 
 
+@pytest.mark.slow
 def test_compiled_programs_are_kept_where_the_user_keeps_caches(workdir, tmp_path, monkeypatch):
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
     environment = {"XDG_CACHE_HOME": str(tmp_path)}

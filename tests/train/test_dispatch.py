@@ -83,6 +83,7 @@ def test_a_run_continues_with_another_number_of_steps_a_dispatch(scanned, small_
     assert_equal_runs(cut, scanned[0], small_config)
 
 
+@pytest.mark.slow
 def test_eight_devices_give_the_losses_of_one_in_one_dispatch(scanned, small_config, tmp_path):
     train(at_once(small_config, 2, devices=8), tmp_path / "eight")
     one, eight = without_times(scanned[0]), without_times(tmp_path / "eight")

@@ -16,8 +16,8 @@ def keep_freed_memory(environment: Mapping[str, str]) -> bool:
     """Let glibc's malloc keep what is freed, in huge pages; call it before JAX is imported.
 
     By default glibc gives large blocks back to the system at once. The next step gets them as fresh pages, each of
-    which the system clears at its first use: more than a quarter of the processor time of a ResNet-20 step went there,
-    on a virtual machine. The price is that the process stays as large as it once was.
+    which the system clears at its first use; on a virtual machine a large part of a step's processor time goes there.
+    The price is that the process stays as large as it once was.
 
     Args:
       environment: a `GLIBC_TUNABLES` or `MALLOC_...` variable in it says that the user has own settings.

@@ -13,8 +13,8 @@ ASSUMPTIONS = (
     "An all-reduce takes the faster of a ring, 2 (n - 1) latency + 2 (n - 1) / n bytes / bandwidth, and a tree,"
     " 2 log2(n) latency + 2 bytes / bandwidth; gathers and reduce-scatters double their pieces in log2(n) steps and"
     " move (n - 1) / n of the bytes.",
-    "BatchNorm over the global batch adds two all-reduces per layer, forward and backward, of two numbers per channel;"
-    " the layers wait for them, so they never overlap.",
+    "BatchNorm over the global batch adds three all-reduces per layer: the mean, then the variance, one number per"
+    " channel each, and backward one of two numbers per channel; the layers wait for them, so they never overlap.",
     "With overlap the gradients' all-reduce hides behind the backward pass, two thirds of the compute; without, all of"
     " it is waited for.",
     "FSDP gathers each parameter array before the forward and again before the backward pass and reduce-scatters its"
@@ -66,7 +66,7 @@ class Workload:
     Attributes:
       compute_seconds: of a step on one device, with its own batch.
       parameter_bytes: per parameter array, so of its gradient too.
-      norm_bytes: per BatchNorm layer, of the statistics that an all-reduce moves: 8 bytes per channel.
+      norm_bytes: per BatchNorm layer, of mean and variance together: 8 bytes per channel.
     """
 
     compute_seconds: float
@@ -121,7 +121,10 @@ def predict(workload: Workload, devices: int, *, interconnect: Interconnect) -> 
       interconnect: what joins them.
     """
     compute = workload.compute_seconds
-    norms = sum(2 * all_reduce_seconds(size, devices, interconnect) for size in workload.norm_bytes)
+    norms = sum(
+        2 * all_reduce_seconds(size // 2, devices, interconnect) + all_reduce_seconds(size, devices, interconnect)
+        for size in workload.norm_bytes
+    )
     # XLA fuses the gradients into one all-reduce.
     gradients = all_reduce_seconds(sum(workload.parameter_bytes), devices, interconnect)
     sharded = sum(3 * gather_seconds(size, devices, interconnect) for size in workload.parameter_bytes)

@@ -1,8 +1,9 @@
 """Max pooling, channels last, whose gradient XLA compiles well on a CPU too.
 
 The gradient of `lax.reduce_window` is a select-and-scatter, which XLA's CPU backend turns into a scatter of indices.
-Here, on a CPU, the maximum is taken over strided slices, one per position in the window, and the derivative picks the
-slice that holds it: elementwise operations that fuse. Other backends keep XLA's own.
+Here, on a CPU, the image is cut into blocks as large as the stride, the maximum is taken over the positions in the
+window, and the derivative picks the position that holds it: elementwise operations that fuse. Other backends keep XLA's
+own.
 """
 
 import functools

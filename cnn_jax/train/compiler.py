@@ -15,9 +15,9 @@ YNNPACK_FUSIONS = ("DOT", "INDIVIDUAL_DOT", "REDUCE")
 def compiler_options(params: PyTree) -> dict[str, str]:
     """For `jax.jit(..., compiler_options=...)`: what makes convolutional networks faster on this backend.
 
-    Elementwise operations are left to XLA where most convolutions see one pixel (ResNet-50, MobileNetV2: a tenth to a
-    half of the time). Elsewhere YNNPACK takes them too, because XLA would compute them again inside the transposes that
-    gradients of larger kernels need (ResNet-20: a third of the time). Measured on two AVX2 cores.
+    Elementwise operations are left to XLA where most convolutions see one pixel, such as in ResNet-50 and MobileNetV2.
+    Elsewhere YNNPACK takes them too, because XLA would compute them again, slowly, inside the transposes that gradients
+    of larger kernels need. Each was the faster one on two AVX2 cores.
 
     Args:
       params: of the model; shapes are enough.

@@ -17,8 +17,8 @@ from cnn_jax.train.state import TrainState
 from cnn_jax.train.step import StepMetrics
 from cnn_jax.types import Batch, PyTree
 
-Step: TypeAlias = Callable[[TrainState, StepMetrics, Batch, Key[Array, ""]], tuple[TrainState, StepMetrics]]
-"""`(state, pending metrics, batch, key)` to state and metrics after one step."""
+Step: TypeAlias = Callable[[Key[Array, ""], TrainState, StepMetrics, Batch], tuple[TrainState, StepMetrics]]
+"""`(key, state, pending metrics, batch)` to state and metrics after one step."""
 
 Advance: TypeAlias = Callable[[TrainState, StepMetrics, int, int], tuple[TrainState, StepMetrics]]
 """`(state, pending metrics, steps done, steps to take)` to state and metrics after them; may donate both."""
@@ -84,7 +84,7 @@ def resident_steps(
         return made if sharding is None else jax.lax.with_sharding_constraint(made, sharding)
 
     def one(state: TrainState, pending: StepMetrics, batch: Batch) -> tuple[TrainState, StepMetrics]:
-        return step(state, pending, batch, key)
+        return step(key, state, pending, batch)
 
     return several_steps(state, pending, one, batch, steps=steps)
 

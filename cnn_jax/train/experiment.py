@@ -99,18 +99,21 @@ class Experiment:
         def abstract(x: jax.ShapeDtypeStruct, where: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
 
-        return jax.tree.map(abstract, jax.eval_shape(self._create_state, self.key), self.state_sharding)
+        return jax.tree.map(abstract, self._shapes, self.state_sharding)
+
+    @functools.cached_property
+    def _shapes(self) -> TrainState:
+        return jax.eval_shape(self._create_state, self.key)
 
     @functools.cached_property
     def state_sharding(self) -> TrainState:
         """Where every array of the state lies."""
-        abstract = jax.eval_shape(self._create_state, self.key)
-        return state_sharding(abstract, self.mesh, self.config.parallel.sharding)
+        return state_sharding(self._shapes, self.mesh, self.config.parallel.sharding)
 
     @functools.cached_property
     def compiler_options(self) -> dict[str, str]:
         """For every program of this run."""
-        return compiler_options(jax.eval_shape(self._create_state, self.key).params)
+        return compiler_options(self._shapes.params)
 
     def _create_state(self, key: Key[Array, ""]) -> TrainState:
         # One image gives the shapes: parameters do not depend on the batch size.
@@ -141,14 +144,14 @@ class Experiment:
         )
 
     def step(self) -> Step:
-        """The step in the config's mode, merging its metrics into the pending ones; not compiled."""
+        """`bare_step` in the config's mode, merging its metrics into the pending ones; not compiled."""
         mesh, step = self.mesh, self.bare_step()
         if self.config.parallel.mode == "pmap":
             step = per_device(step, mesh)
         metrics = self.task.training_metrics()
 
         def step_and_merge(
-            state: TrainState, pending: StepMetrics, batch: Batch, key: Key[Array, ""]
+            key: Key[Array, ""], state: TrainState, pending: StepMetrics, batch: Batch
         ) -> tuple[TrainState, StepMetrics]:
             if mesh.shape["model"] > 1:
                 state = state.replace(params=gather(state.params, mesh))
@@ -162,17 +165,10 @@ class Experiment:
 
         Its `func` is the jitted function, which takes the key first.
         """
-        step = self.step()
-
-        def keyed(
-            key: Key[Array, ""], state: TrainState, pending: StepMetrics, batch: Batch
-        ) -> tuple[TrainState, StepMetrics]:
-            return step(state, pending, batch, key)
-
         whole, placed = replicated(self.mesh), self.state_sharding
         # The key is an argument, not a constant, so that every seed runs the same program.
         compiled = jax.jit(
-            keyed,
+            self.step(),
             in_shardings=(whole, placed, whole, divided(self.mesh)),
             out_shardings=(placed, whole),
             donate_argnums=(1, 2),

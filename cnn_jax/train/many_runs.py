@@ -206,11 +206,11 @@ def many_runs(experiments: Sequence[Experiment], *, mode: Mode | None, devices: 
 def _lifted_step(
     experiments: Sequence[Experiment],
 ) -> tuple[Callable[..., PyTree], list[np.ndarray]]:
-    """One step for all runs, `(constants, state, pending, batch, key)`, and the constants `[R, ...]` of each run."""
+    """One step for all runs, `(constants, key, state, pending, batch)`, and the constants `[R, ...]` of each run."""
     digests = [sha256(experiment.config.model_copy(update={"seed": 0})) for experiment in experiments]
     distinct = dict(zip(digests, experiments, strict=True))  # runs that differ in their seed share a trace
     first = experiments[0]
-    arguments = first.abstract_state(), first.empty_metrics(), first.batch(0), first.key
+    arguments = first.key, first.abstract_state(), first.empty_metrics(), first.batch(0)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arguments)
     try:
         step, constants = lift([experiment.step() for experiment in distinct.values()], *shapes)

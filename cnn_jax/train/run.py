@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import flax.linen as nn
 import jax
 import numpy as np
+import optax
 from jax.sharding import Mesh
 
 from cnn_jax.data.augment import AUGMENTATIONS
@@ -88,23 +89,14 @@ def build(
     to_steps = functools.partial(_to_steps, examples_per_epoch=len(train), batch_size=checked.data.batch_size)
     plan = _plan(checked, len(train), to_steps)
     _check_early_stopping(checked, task)
-    make_schedule = SCHEDULES[schedule_node["name"]]
-
-    def branch(node: Node, until: Duration | None) -> Branch:
-        steps = plan.total if until is None else to_steps(until)
-        schedule = make_schedule(node["learning_rate"], steps, to_steps, **options(schedule_node))
-        rule = OPTIMIZERS[node["name"]](**options(node, without=COMMON))
-        return Branch(rule, schedule if until is None else zero_after(schedule, steps), node["l1"], node["l2"])
-
-    shared = branch(optimizer_node, None)
-    optimizer = make_optimizer(
-        shared.rule,
-        shared.learning_rate,
-        assign_groups(abstract["params"], groups),
-        l1=shared.l1,
-        l2=shared.l2,
-        clip_norm=checked.train.clip_norm,
-        own={g.pattern: branch(g.optimizer or optimizer_node, g.until) for g in groups if g.optimizer or g.until},
+    optimizer, schedule = _build_optimizer(
+        checked,
+        groups,
+        abstract["params"],
+        optimizer=optimizer_node,
+        schedule=schedule_node,
+        plan=plan,
+        to_steps=to_steps,
     )
     init_node, values = _initial_values(checked.init, abstract["params"], train, mean=mean, std=std)
     data = checked.data.model_copy(update={"augment": augment, "mean": mean, "std": std})
@@ -120,13 +112,45 @@ def build(
         model=model,
         task=task,
         optimizer=optimizer,
-        schedule=shared.learning_rate,
+        schedule=schedule,
         plan=plan,
         mesh=mesh,
         mean=mean,
         std=std,
         initial_values=values,
     )
+
+
+def _build_optimizer(
+    config: Config,
+    groups: Sequence[ParameterGroup],
+    params: PyTree,
+    *,
+    optimizer: Node,
+    schedule: Node,
+    plan: Plan,
+    to_steps: ToSteps,
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """The optimizer of checked nodes, with the branches of parameter groups that have their own, and its schedule."""
+    make_schedule = SCHEDULES[schedule["name"]]
+
+    def branch(node: Node, until: Duration | None) -> Branch:
+        steps = plan.total if until is None else to_steps(until)
+        rate = make_schedule(node["learning_rate"], steps, to_steps, **options(schedule))
+        rule = OPTIMIZERS[node["name"]](**options(node, without=COMMON))
+        return Branch(rule, rate if until is None else zero_after(rate, steps), node["l1"], node["l2"])
+
+    shared = branch(optimizer, None)
+    chain = make_optimizer(
+        shared.rule,
+        shared.learning_rate,
+        assign_groups(params, groups),
+        l1=shared.l1,
+        l2=shared.l2,
+        clip_norm=config.train.clip_norm,
+        own={g.pattern: branch(g.optimizer or optimizer, g.until) for g in groups if g.optimizer or g.until},
+    )
+    return chain, shared.learning_rate
 
 
 def _check_groups(config: Config) -> tuple[ParameterGroup, ...]:

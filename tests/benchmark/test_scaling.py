@@ -40,7 +40,7 @@ def test_a_step_on_four_devices_by_hand():
     workload = Workload(compute_seconds=0.3, parameter_bytes=(100_000_000, 300_000_000), norm_bytes=(1_000,))
     prediction = predict(workload, 4, interconnect=LINK)
     gradients = 6 * 0.001 + 1.5 * 0.4  # one all-reduce of 0.4 s of bytes
-    norm = 2 * (4 * 0.001 + 2e-6)  # two trees
+    norm = 2 * (4 * 0.001 + 1e-6) + 4 * 0.001 + 2e-6  # three trees, two of them with half of the bytes
     sharded = 3 * (2 * 2 * 0.001 + 0.75 * 0.4)  # two arrays, three times
     assert prediction.data_parallel == pytest.approx(0.3 + norm + gradients)
     assert prediction.data_parallel_overlapped == pytest.approx(0.3 + norm + gradients - 0.2)

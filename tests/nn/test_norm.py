@@ -1,5 +1,6 @@
 """Normalisation against NumPy in float64."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,6 +34,29 @@ def test_batch_norm_momentum_is_the_share_that_stays():
     y = BatchNorm().apply({**variables, **updated}, x, train=False)
     expected = (batch - 0.1 * mean) / np.sqrt(0.9 + 0.1 * var + 1e-5)
     np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_batch_norm_has_the_derivatives_of_flaxs():
+    x = 2 + jax.random.normal(jax.random.key(0), (6, 3, 5, 4))
+    weight = jax.random.normal(jax.random.key(1), x.shape)
+    params = {"scale": jnp.array([1.0, 0.5, -2.0, 0.0]), "bias": jnp.arange(4.0)}
+    statistics = {"mean": jnp.zeros(4), "var": jnp.ones(4)}
+
+    def derivatives(layer, **train):
+        def loss(x, params):
+            variables = {"params": params, "batch_stats": statistics}
+            y, updated = layer.apply(variables, x, mutable=["batch_stats"], **train)
+            # The running statistics too: a task may use them.
+            return jnp.sum(weight * jnp.sin(y)) + jnp.sum(updated["batch_stats"]["var"] ** 2)
+
+        gradient = jax.grad(loss, argnums=(0, 1))
+        tangents = (jnp.cos(x), params)
+        return loss(x, params), gradient(x, params), jax.jvp(gradient, (x, params), tangents)[1]
+
+    ours = derivatives(BatchNorm(), train=True)
+    theirs = derivatives(nn.BatchNorm(momentum=0.9, use_fast_variance=False), use_running_average=False)
+    for got, expected in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs)):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
 
 
 # Channels and groups by the rule "gcd(32, C / 2), or 1 if C is odd".

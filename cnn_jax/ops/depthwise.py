@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-PARTS, SMALLEST_PART = 16, 8
-"""A kernel's gradient is summed over so many parts of the batch, of at least so many images, in turn."""
+SMALLEST_PART, ROWS = 8, 16
+"""A kernel's gradient is summed over parts of the batch, of at least so many images; of an image, over so many rows."""
 
 
 def depthwise(
@@ -52,7 +52,8 @@ def depthwise_kernel_gradient(
     """For each position and channel, the sum over all pixels of the shifted image times the cotangent.
 
     Part by part of the batch, so that the shifted images of one part stay in the processor's cache. A part holds every
-    n-th image: where devices divide the batch, each has its share of every part.
+    n-th image: where devices divide the batch, each has its share of every part. Within a part rows are added as whole
+    arrays, which XLA makes one elementwise loop of; what is left then is a small sum over axes, which it does slowly.
 
     Args:
       cotangent: of the output, `[B, *out, C]`.
@@ -62,21 +63,30 @@ def depthwise_kernel_gradient(
       padding: as in `depthwise`.
       dilation: as in `depthwise`.
     """
-    batch, channels = x.shape[0], x.shape[-1]
-    parts = max(n for n in range(1, PARTS + 1) if batch % n == 0 and (n == 1 or batch // n >= SMALLEST_PART))
+    batch = x.shape[0]
+    parts = max(n for n in range(1, batch + 1) if batch % n == 0 and (n == 1 or batch // n >= SMALLEST_PART))
     # [B, ...] -> [B / parts, parts, ...]
     xs, cotangents = (a.reshape(batch // parts, parts, *a.shape[1:]) for a in (x, cotangent))
+    rows = cotangents.shape[2]
+    terms = next((n for n in range(ROWS, ROWS // 4, -1) if rows % n == 0), rows)
 
-    def add_part(total: Array, index: Array) -> tuple[Array, None]:
+    def add_part(totals: Sequence[Array], index: Array) -> tuple[Sequence[Array], None]:
         part, seen = (jax.lax.dynamic_index_in_dim(a, index, axis=1, keepdims=False) for a in (cotangents, xs))
-        axes = tuple(range(x.ndim - 1))
         images = _shifted(seen, window, strides=strides, padding=padding, dilation=dilation)
-        sums = [jnp.sum(image * part, axis=axes, dtype=jnp.float32) for image in images]
-        return total + jnp.stack(sums), None
+        return tuple(total + product_sum(image, part) for total, image in zip(totals, images, strict=True)), None
 
+    def product_sum(image: Array, part: Array) -> Array:
+        """The products of some rows, added to each other: an elementwise operation, unlike a sum over an axis."""
+        pairs = ([jax.lax.slice_in_dim(a, row, rows, terms, axis=1) for a in (image, part)] for row in range(terms))
+        products = [a.astype(jnp.float32) * b.astype(jnp.float32) for a, b in pairs]
+        return functools.reduce(jnp.add, products)
+
+    start = jnp.zeros((batch // parts, rows // terms, *cotangent.shape[2:]), jnp.float32)
     positions = int(np.prod(window))
-    total, _ = jax.lax.scan(add_part, jnp.zeros((positions, channels), jnp.float32), jnp.arange(parts))
-    return total.reshape(*window, 1, channels).astype(x.dtype)  # [positions, C] -> [*window, 1, C]
+    totals, _ = jax.lax.scan(add_part, (start,) * positions, jnp.arange(parts))
+    axes = tuple(range(x.ndim - 1))
+    total = jnp.stack([jnp.sum(total, axis=axes) for total in totals])
+    return total.reshape(*window, 1, x.shape[-1]).astype(x.dtype)  # [positions, C] -> [*window, 1, C]
 
 
 def _shifted(

@@ -112,8 +112,13 @@ class Experiment:
 
     @functools.cached_property
     def compiler_options(self) -> dict[str, str]:
-        """For every program of this run."""
-        return compiler_options(self._shapes.params)
+        """For the programs of this run that train."""
+        return compiler_options(self._shapes.params, gradients=True)
+
+    @functools.cached_property
+    def evaluation_options(self) -> dict[str, str]:
+        """For the programs of this run that evaluate or predict."""
+        return compiler_options(self._shapes.params, gradients=False)
 
     def _create_state(self, key: Key[Array, ""]) -> TrainState:
         # One image gives the shapes: parameters do not depend on the batch size.
@@ -218,7 +223,7 @@ class Experiment:
 
         where = (*evaluation_variables(self.state_sharding), divided(self.mesh))
         whole = replicated(self.mesh)
-        return jax.jit(step, in_shardings=where, out_shardings=whole, compiler_options=self.compiler_options)
+        return jax.jit(step, in_shardings=where, out_shardings=whole, compiler_options=self.evaluation_options)
 
     def evaluate(self, step: EvaluationStep, state: TrainState, split: str) -> dict[str, Any]:
         """All metrics of one split, exactly: numbers, and arrays where a metric gives one."""
@@ -250,7 +255,7 @@ class Experiment:
         where = (*evaluation_variables(self.state_sharding), divided(self.mesh))
         # Whole on every device, so that every process can read it.
         whole = replicated(self.mesh)
-        return jax.jit(predict, in_shardings=where, out_shardings=whole, compiler_options=self.compiler_options)
+        return jax.jit(predict, in_shardings=where, out_shardings=whole, compiler_options=self.evaluation_options)
 
     def predict(self, state: TrainState, split: str) -> dict[str, np.ndarray]:
         """The task's predictions for every example of a split, in order, on the host."""

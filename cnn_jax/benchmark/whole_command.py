@@ -17,7 +17,7 @@ from cnn_jax.benchmark.rounds import PAUSE_SECONDS, compare
 from cnn_jax.benchmark.store import cores
 from cnn_jax.errors import UserError
 from cnn_jax.train.config import resolve
-from cnn_jax.train.config_file import load
+from cnn_jax.train.config_file import load, override
 from cnn_jax.train.run import open_data
 from cnn_jax.train.run_directory import RESULT, read_json
 
@@ -39,16 +39,19 @@ def measure_command(
       epochs: of training.
       rounds: how often each is run, in turn.
       python: one with torch, or None: then ours alone.
-      overrides: `--config.key=value` assignments for ours.
+      overrides: `--config.key=value` assignments; the peer gets the images and labels of the config's splits, and has
+        nothing else of it.
       say: is told what goes on, one line at a time.
 
     Raises:
-      UserError: a command failed.
+      UserError: a command failed, or the sides trained networks of different sizes.
     """
+    overrides = (f"--config.train.duration.epochs={epochs}", *overrides)
     with tempfile.TemporaryDirectory(prefix="cnn_jax_benchmark_") as name:
         folder = pathlib.Path(name)
-        images = _export(folder)
+        images = _export(folder, overrides)
         commands: dict[str, Callable[[int], float]] = {}
+        parameters: dict[str, int] = {}
 
         def ours(cache: str, index: int) -> float:
             environment = {
@@ -59,18 +62,21 @@ def measure_command(
             }
             run = folder / f"{cache}_run_{index}"
             script = str(ROOT / "experiments" / "train.py")
-            options = (f"--config.train.duration.epochs={epochs}", *overrides)
             seconds, _ = _time(
-                [sys.executable, script, f"--config={CONFIG}", f"--workdir={run}", *options], environment
+                [sys.executable, script, f"--config={CONFIG}", f"--workdir={run}", *overrides], environment
             )
-            say(f"ours, {cache}: {seconds:.1f} s, {read_json(run / RESULT)['metrics']}")
+            result = read_json(run / RESULT)
+            parameters["ours"] = result["parameters"]
+            say(f"ours, {cache}: {seconds:.1f} s, test accuracy {result['metrics']['test/accuracy']:.4f}")
             return seconds
 
         def theirs(layout: str) -> float:
             script = str(SCRIPTS / "torch_fashion.py")
             arguments = [str(python), script, str(folder), str(epochs), layout, str(cores())]
             seconds, output = _time(arguments, peer_environment())
-            say(f"torch, {layout}: {seconds:.1f} s, {json.loads(output)}")
+            result = json.loads(output)
+            parameters["peer"] = result["parameters"]
+            say(f"torch, {layout}: {seconds:.1f} s, test accuracy {result['accuracy']:.4f}")
             return seconds
 
         commands["cold"] = lambda index: ours(f"cold_cache_{index}", index)
@@ -81,6 +87,8 @@ def measure_command(
             layout = min(trials, key=trials.__getitem__)
             commands["peer"] = lambda _: theirs(str(layout))
         commands["warm"](-1)  # fills the cache
+        if len(set(parameters.values())) > 1:
+            raise UserError(f"the networks differ, parameters: {parameters}")
         seconds: dict[str, list[float]] = {name: [] for name in commands}
         for index in range(rounds):
             for name in commands if index % 2 == 0 else reversed(commands):
@@ -95,6 +103,7 @@ def measure_command(
             "peer_seconds": seconds.get("peer"),
             "batch_size": 128,
             "image": list(images.shape[1:]),
+            "parameters": parameters["ours"],
             "peer_variant": layout,
             "peer_versions": {},
             "others": None,
@@ -103,9 +112,9 @@ def measure_command(
     ]
 
 
-def _export(folder: pathlib.Path) -> np.ndarray:
+def _export(folder: pathlib.Path, overrides: Sequence[str]) -> np.ndarray:
     """Write the splits of the config as arrays; the training images."""
-    config = resolve(load(str(CONFIG)))
+    config = resolve(override(load(str(CONFIG)), overrides))
     source = open_data(config)
     loaded = {split: source.load(getattr(config.data.splits, split)) for split in SPLITS}
     for split, data in loaded.items():

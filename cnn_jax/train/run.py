@@ -55,23 +55,7 @@ def build(
     # What costs nothing to check comes first: data may take a while.
     mesh = _mesh(checked)
     check_batch_size(checked.data.batch_size, devices=mesh.devices.size, accumulate=checked.train.accumulate)
-    if checked.train.steps_per_dispatch > 1 and not checked.data.resident:
-        raise UserError(
-            f"config.train.steps_per_dispatch {checked.train.steps_per_dispatch} needs the training split on the"
-            " device; set data.resident=true"
-        )
-    if checked.train.tensorboard and importlib.util.find_spec("tensorboardX") is None:
-        raise UserError("config.train.tensorboard needs an extra: `pip install -e '.[tensorboard]'` in the checkout")
-    for path in ("model", "task"):
-        look_up(f"config.{path}", getattr(checked, path), {"model": MODELS, "task": TASKS}[path])
-    given = ("peak", "total_steps", "to_steps")
-    schedule_node = check_node("config.schedule", checked.schedule, SCHEDULES, given=given)
-    optimizer_node = check_node("config.optimizer", checked.optimizer, OPTIMIZERS, common=OptimizerCommon)
-    groups = _check_groups(checked)
-    augment = tuple(
-        check_node(f"config.data.augment.{index}", node, AUGMENTATIONS, given=("keys", "images", "epoch"))
-        for index, node in enumerate(checked.data.augment)
-    )
+    optimizer_node, schedule_node, augment, groups = _check_nodes(checked)
 
     source = source or open_data(checked)
     named = {name: spec for name, spec in checked.data.splits.model_dump().items() if spec is not None}
@@ -119,6 +103,27 @@ def build(
         std=std,
         initial_values=values,
     )
+
+
+def _check_nodes(config: Config) -> tuple[Node, Node, tuple[Node, ...], tuple[ParameterGroup, ...]]:
+    """Optimizer, schedule, augmentations and parameter groups, defaults filled in; checks all that needs no data."""
+    if config.train.steps_per_dispatch > 1 and not config.data.resident:
+        raise UserError(
+            f"config.train.steps_per_dispatch {config.train.steps_per_dispatch} needs the training split on the"
+            " device; set data.resident=true"
+        )
+    if config.train.tensorboard and importlib.util.find_spec("tensorboardX") is None:
+        raise UserError("config.train.tensorboard needs an extra: `pip install -e '.[tensorboard]'` in the checkout")
+    for path in ("model", "task"):
+        look_up(f"config.{path}", getattr(config, path), {"model": MODELS, "task": TASKS}[path])
+    schedule = check_node("config.schedule", config.schedule, SCHEDULES, given=("peak", "total_steps", "to_steps"))
+    optimizer = check_node("config.optimizer", config.optimizer, OPTIMIZERS, common=OptimizerCommon)
+    groups = _check_groups(config)
+    augment = tuple(
+        check_node(f"config.data.augment.{index}", node, AUGMENTATIONS, given=("keys", "images", "epoch"))
+        for index, node in enumerate(config.data.augment)
+    )
+    return optimizer, schedule, augment, groups
 
 
 def _build_optimizer(

@@ -22,17 +22,6 @@ TINY = Case(model="lenet5", image=(28, 28, 1), batch_size=4)
 QUICK = Protocol(rounds=2, turn_seconds=0.01, row_seconds=0.0)
 
 
-@pytest.fixture(scope="module")
-def torch_python():
-    """A Python with torch: the one that CNN_JAX_TORCH names."""
-    python = os.environ.get("CNN_JAX_TORCH")
-    if not python:
-        pytest.skip("needs PyTorch in its own environment: set CNN_JAX_TORCH to that environment's python")
-    found, why = find_torch(python)
-    assert found, why
-    return found
-
-
 def test_a_runner_takes_the_steps_of_a_run():
     experiment = make_experiment(TINY)
     for mode in ("train", "forward"):

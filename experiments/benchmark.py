@@ -22,6 +22,7 @@ COMMANDS = {
     "cpu": "training steps and forward passes on this CPU, against PyTorch",
     "command": "the whole training command, start to finish, against a PyTorch script",
     "gpu": "training steps and forward passes on a GPU in bfloat16, against PyTorch",
+    "runs": "many runs trained in one program, against one alone, on any device",
     "scaling": "predict the step time on 1 to 1,024 devices",
     "table": "write the README's section from the stored benchmarks",
 }
@@ -33,18 +34,28 @@ def main(arguments: Sequence[str]) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     parsers = {name: commands.add_parser(name, help=text, description=text) for name, text in COMMANDS.items()}
     for name in ("cpu", "command", "gpu"):
-        parsers[name].add_argument("--torch-python", metavar="PATH", help="a Python with torch; default: made once")
+        made = "this one" if name == "gpu" else "made once"
+        parsers[name].add_argument("--torch-python", metavar="PATH", help=f"a Python with torch; default: {made}")
+    for name in ("cpu", "command", "gpu", "runs"):
         parsers[name].add_argument("--rounds", type=int, default=5, help="at least this many; default: %(default)s")
         parsers[name].add_argument("--store", action="store_true", help="store the rows and write them into the README")
-    for name in ("cpu", "gpu"):
+    for name in ("cpu", "gpu", "runs"):
         parsers[name].add_argument("--rows", default="", help="such as lenet5:train,resnet20; default: all")
         parsers[name].add_argument("--row-seconds", type=float, default=20.0, help="rounds are made until then")
         parsers[name].add_argument("--turn-seconds", type=float, default=0.8, help="how long a side runs")
-    for name in ("cpu", "command"):
-        parsers[name].add_argument("--peer", default="torch", choices=("torch", "plain", "none"), help="default: torch")
-    parsers["cpu"].add_argument(
-        "--environment", action="append", default=[], metavar="KEY=VALUE", help="for ours, such as XLA_FLAGS=..."
-    )
+    plain = "; plain: ours, without overrides and --environment"
+    for name in ("cpu", "command", "gpu"):
+        choices = ("torch", "none") if name == "command" else ("torch", "plain", "none")
+        help_text = "default: torch" + plain * (name != "command")
+        parsers[name].add_argument("--peer", default="torch", choices=choices, help=help_text)
+    for name in ("cpu", "gpu"):
+        parsers[name].add_argument(
+            "--environment", action="append", default=[], metavar="KEY=VALUE", help="for ours, such as XLA_FLAGS=..."
+        )
+        parsers[name].add_argument(
+            "--peer-environment", action="append", default=[], metavar="KEY=VALUE", help="for the peer"
+        )
+    parsers["runs"].add_argument("--runs", type=int, default=32, help="how many; default: %(default)s")
     parsers["command"].add_argument("--epochs", type=int, default=5, help="default: %(default)s")
     parsers["gpu"].add_argument("--smoke", action="store_true", help="tiny sizes, on any device")
     scaling = parsers["scaling"]
@@ -57,7 +68,7 @@ def main(arguments: Sequence[str]) -> int:
     scaling.add_argument("--batch-size", type=int, help="per device; default: the CPU table's")
     parsers["table"].add_argument("--check", action="store_true", help="write nothing; exit with 2 if out of date")
     known, overrides = parser.parse_known_args(arguments)
-    if overrides and known.command not in ("cpu", "command"):
+    if overrides and known.command not in ("cpu", "command", "gpu", "runs"):
         raise UserError(f"argument {overrides[0]!r} is not understood; --help shows the arguments")
     if getattr(known, "rounds", 1) < 1:
         raise UserError(f"--rounds={known.rounds} must be 1 or more")
@@ -65,7 +76,8 @@ def main(arguments: Sequence[str]) -> int:
         return show_scaling(known)
     if known.command == "table":
         return write_table(check=known.check)
-    rows = {"cpu": run_cpu, "command": run_command, "gpu": run_gpu}[known.command](known, overrides)
+    measurements = {"cpu": run_cpu, "command": run_command, "gpu": run_gpu, "runs": run_runs}
+    rows = measurements[known.command](known, overrides)
     show(rows)
     return store(known.command, rows) if known.store else 0
 
@@ -100,16 +112,23 @@ def run_cpu(known: Any, overrides: Sequence[str]) -> list[dict[str, Any]]:
     from cnn_jax.benchmark.table import measure, our_side, torch_side
 
     selection = select(known.rows, CPU_CASES)
-    for assignment in known.environment:
-        if "=" not in assignment:
-            raise UserError(f"--environment={assignment} is no KEY=VALUE")
     # XLA's CPU threads are as many as this process may use; a GPU beside it must not be taken.
-    environment = {"JAX_PLATFORMS": "cpu", **dict(assignment.split("=", 1) for assignment in known.environment)}
-    ours = our_side(overrides=overrides, environment=environment)
+    cpu = {"JAX_PLATFORMS": "cpu"}
+    ours = our_side(overrides=overrides, environment={**cpu, **assignments("--environment", known.environment)})
+    own = assignments("--peer-environment", known.peer_environment)
     python = torch_python(known)
-    peer = torch_side(python) if python else our_side(environment={"JAX_PLATFORMS": "cpu"})
-    given = None if python is None and known.peer != "plain" else peer
-    return list(measure(selection, ours=ours, peer=given, protocol=protocol(known), say=say))
+    peer = torch_side(python, environment=own) if python else None
+    if known.peer == "plain":
+        peer = our_side(environment={**cpu, **own})
+    return list(measure(selection, ours=ours, peer=peer, protocol=protocol(known), say=say))
+
+
+def assignments(argument: str, given: Sequence[str]) -> dict[str, str]:
+    """Environment variables from `KEY=VALUE` texts."""
+    for assignment in given:
+        if "=" not in assignment:
+            raise UserError(f"{argument}={assignment} is no KEY=VALUE")
+    return dict(assignment.split("=", 1) for assignment in given)
 
 
 def run_command(known: Any, overrides: Sequence[str]) -> list[dict[str, Any]]:
@@ -120,13 +139,38 @@ def run_command(known: Any, overrides: Sequence[str]) -> list[dict[str, Any]]:
     return measure_command(epochs=known.epochs, rounds=known.rounds, python=python, overrides=overrides, say=say)
 
 
-def run_gpu(known: Any, _: Sequence[str]) -> list[dict[str, Any]]:
+def run_gpu(known: Any, overrides: Sequence[str]) -> list[dict[str, Any]]:
     """The GPU table."""
     from cnn_jax.benchmark.cases import select
-    from cnn_jax.benchmark.gpu import GPU_CASES, measure_gpu
+    from cnn_jax.benchmark.gpu import GPU_CASES, bfloat16_side, measure_gpu
+    from cnn_jax.benchmark.table import torch_side
 
     selection = select(known.rows, GPU_CASES)
-    return list(measure_gpu(selection, python=known.torch_python, tiny=known.smoke, protocol=protocol(known), say=say))
+    ours = bfloat16_side(overrides=overrides, environment=assignments("--environment", known.environment))
+    own = assignments("--peer-environment", known.peer_environment)
+    known.torch_python = known.torch_python or sys.executable  # which has it where a card is set up
+
+    def peer() -> Any:
+        if known.peer == "plain":
+            return bfloat16_side(environment=own)
+        python = torch_python(known)
+        device = "cpu" if known.smoke else "cuda"
+        return torch_side(python, device=device, autocast=True, environment=own) if python else None
+
+    return list(measure_gpu(selection, ours=ours, peer=peer, tiny=known.smoke, protocol=protocol(known), say=say))
+
+
+def run_runs(known: Any, overrides: Sequence[str]) -> list[dict[str, Any]]:
+    """Many seeds in one program against one alone."""
+    from cnn_jax.benchmark.cases import CPU_CASES, select
+    from cnn_jax.benchmark.table import measure, our_side
+
+    if known.runs < 2:
+        raise UserError(f"--runs={known.runs} must be 2 or more")
+    selection = [(case, ("train",)) for case, _ in select(known.rows or "resnet20", CPU_CASES)]
+    many, alone = (our_side(overrides=overrides, runs=runs) for runs in (known.runs, 1))
+    rows = measure(selection, ours=many, peer=alone, protocol=protocol(known), say=say)
+    return [{**row, "mode": f"train, {known.runs} runs"} for row in rows]
 
 
 def store(name: str, rows: Sequence[Mapping[str, Any]]) -> int:

@@ -51,6 +51,17 @@ def raw_data() -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
+def torch_python():
+    """A Python with torch: the one that CNN_JAX_TORCH names."""
+    python = os.environ.get("CNN_JAX_TORCH")
+    if not python:
+        pytest.skip("needs PyTorch in its own environment: set CNN_JAX_TORCH to that environment's python")
+    found, why = find_torch(python)
+    assert found, why
+    return found
+
+
+@pytest.fixture(scope="session")
 def tfds_directory(raw_data, tmp_path_factory) -> pathlib.Path:
     """MNIST, Fashion-MNIST and CIFAR-10 as TFDS directories, prepared from the raw files without TensorFlow."""
     directory = tmp_path_factory.mktemp("tfds data")

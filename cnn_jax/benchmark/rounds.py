@@ -138,7 +138,7 @@ def busy_seconds() -> float | None:
 
 
 def compare(
-    batch_size: int, ours: Sequence[float], peer: Sequence[float] | None
+    batch_size: int, ours: Sequence[float], peer: Sequence[float] | None, *, peer_batch_size: int | None = None
 ) -> dict[str, float | list[float] | int | None]:
     """Examples per second of both sides, and how much faster ours is.
 
@@ -146,6 +146,7 @@ def compare(
       batch_size: examples per step.
       ours: seconds per step, one a round.
       peer: the same rounds of the peer, or None where there is none.
+      peer_batch_size: of the peer, where that differs.
 
     Returns:
       `ours` and `peer`, the medians over rounds in examples per second; `ratio`, the median of the rounds' ratios ours
@@ -162,8 +163,9 @@ def compare(
         "ratio": None,
     }
     if peer is not None:
-        values["peer"] = [batch_size / seconds for seconds in peer]
-        values["ratio"] = [theirs / mine for mine, theirs in zip(ours, peer, strict=True)]
+        theirs = [(peer_batch_size or batch_size) / seconds for seconds in peer]
+        values["peer"] = theirs
+        values["ratio"] = [mine / other for mine, other in zip(values["ours"] or (), theirs, strict=True)]
     for name, numbers in values.items():
         row[name] = None if numbers is None else statistics.median(numbers)
         row[f"{name}_spread"] = None if numbers is None else [min(numbers), max(numbers)]

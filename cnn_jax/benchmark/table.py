@@ -56,31 +56,38 @@ class Side:
         return Worker(self.command, environment=self.environment, options=self.options)
 
 
-def our_side(*, overrides: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> Side:
+def our_side(
+    *, overrides: Sequence[str] = (), environment: Mapping[str, str] | None = None, runs: int | None = None
+) -> Side:
     """Our worker in this Python.
 
     Args:
       overrides: `--config.key=value` assignments.
       environment: variables that differ from this process's.
+      runs: train so many seeds in one program, with the data on the device; default is the step of one run, with a
+        batch that is there already.
     """
     return Side(
         command=(sys.executable, "-m", "cnn_jax.benchmark.worker"),
         environment={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})},
-        options={"overrides": list(overrides)},
+        options={"overrides": list(overrides), "runs": runs},
     )
 
 
-def torch_side(python: str, *, device: str = "cpu", autocast: bool = False) -> Side:
+def torch_side(
+    python: str, *, device: str = "cpu", autocast: bool = False, environment: Mapping[str, str] | None = None
+) -> Side:
     """The torch worker in another Python, with as many threads as there are cores.
 
     Args:
       python: one that can import torch.
       device: "cpu" or "cuda".
       autocast: compute in bfloat16 where torch's autocast does.
+      environment: variables that differ from this process's.
     """
     return Side(
         command=(python, str(SCRIPTS / "torch_worker.py"), str(cores())),
-        environment=peer_environment(),
+        environment={**peer_environment(), **(environment or {})},
         options={"device": device, "autocast": autocast},
     )
 
@@ -143,9 +150,9 @@ def _row(
         timers = {name: _timer(worker, name) for name in variants}
         if len(variants) > 1:
             found = measure_in_turn(
-                timers, rounds=TRIAL_ROUNDS, turn_seconds=protocol.turn_seconds / 2, budget_seconds=0
+                timers, rounds=TRIAL_ROUNDS, turn_seconds=protocol.turn_seconds / 2, budget_seconds=0.0
             )
-            trials |= {name: case.batch_size / min(seconds) for name, seconds in found.items()}
+            trials |= {name: case.batch_size * about[side].get("runs", 1) / min(s) for name, s in found.items()}
         chosen[side] = max(variants, key=lambda name: trials.get(name, 0.0))
         sides[side] = timers[chosen[side]]
     before = _used(workers.values())
@@ -153,7 +160,8 @@ def _row(
         sides, rounds=protocol.rounds, turn_seconds=protocol.turn_seconds, budget_seconds=protocol.row_seconds
     )
     others = _share_of_others(before, _used(workers.values()))
-    numbers = compare(case.batch_size, found["ours"], found.get("peer"))
+    examples = {side: case.batch_size * about[side].get("runs", 1) for side in workers}
+    numbers = compare(examples["ours"], found["ours"], found.get("peer"), peer_batch_size=examples.get("peer"))
     return {
         "model": case.model,
         "mode": mode,
@@ -162,8 +170,9 @@ def _row(
         "batch_size": case.batch_size,
         "image": list(case.image),
         "parameters": about["ours"]["parameters"],
+        "variant": chosen["ours"],
         "peer_variant": chosen.get("peer"),
-        "peer_trials": trials,
+        "trials": trials,
         "peer_versions": about["peer"]["versions"] if "peer" in about else {},
         "warm_up_seconds": warm_up,
         "others": others,

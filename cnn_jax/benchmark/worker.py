@@ -11,7 +11,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -24,8 +24,11 @@ from cnn_jax.memory import keep_freed_memory
 from cnn_jax.methods.summarize import summarize
 from cnn_jax.train.config_file import override, plain
 from cnn_jax.train.experiment import Experiment
+from cnn_jax.train.many_runs import Mode, many_runs
 from cnn_jax.train.passport import versions
 from cnn_jax.train.run import build
+
+RESIDENT = ("--config.data.resident=true", "--config.train.steps_per_dispatch=4")
 
 
 def make_experiment(case: Case, *, overrides: tuple[str, ...] = ()) -> Experiment:
@@ -79,13 +82,42 @@ def make_runner(experiment: Experiment, mode: str) -> Callable[[int], None]:
     return train
 
 
-def describe(case: Case, experiment: Experiment) -> dict[str, Any]:
+def make_runs_runner(experiments: Sequence[Experiment], mode: Mode) -> Callable[[int], None]:
+    """A function that takes this many steps of all runs and waits until they are done.
+
+    Args:
+      experiments: one, or several that differ in their seeds; data resident.
+      mode: how several become one program.
+    """
+    program = experiments[0].program() if len(experiments) == 1 else many_runs(experiments, mode=mode, devices=1)
+    held = {
+        "state": program.stack([experiment.initial_state() for experiment in experiments]),
+        "pending": program.stack([experiment.empty_metrics() for experiment in experiments]),
+    }
+    most = experiments[0].plan.steps_per_dispatch
+
+    def train(steps: int) -> None:
+        state, pending = held["state"], held["pending"]
+        for done in range(0, steps, most):
+            # Always the same epochs, whose order is there: a run makes a new one far less often.
+            state, pending = program.advance(state, pending, 0, min(most, steps - done))
+        held.update(state=jax.block_until_ready(state), pending=pending)
+
+    return train
+
+
+def describe(case: Case, experiment: Experiment, *, runs: int | None) -> dict[str, Any]:
     """What the parent must know of a case before it is timed.
+
+    Args:
+      case: what to time.
+      experiment: its parts.
+      runs: see `table.our_side`.
 
     Returns:
       `parameters`, their number; `parameter_bytes` per array; `norm_bytes`, per BatchNorm layer the bytes of a mean and
-      a mean square; `macs`, multiply-accumulates of a forward pass for one example; `variants`, `versions`, `device`
-      and `platform`.
+      a mean square; `macs`, multiply-accumulates of a forward pass for one example; `runs`, that share a step;
+      `variants`, `versions`, `device` and `platform`.
     """
     state = experiment.abstract_state()
     arrays = jax.tree.leaves(state.params)
@@ -98,7 +130,8 @@ def describe(case: Case, experiment: Experiment) -> dict[str, Any]:
         "parameter_bytes": [math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in arrays],
         "norm_bytes": [2 * math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in means],
         "macs": summarize(experiment.model, case.image).totals.macs,
-        "variants": ["jit"],
+        "runs": runs or 1,
+        "variants": {None: ["jit"], 1: ["alone"]}.get(runs, ["vmap", "sequential"]),
         "versions": versions(),
         "device": jax.devices()[0].device_kind,
         "platform": jax.default_backend(),
@@ -136,11 +169,16 @@ def answer(request: Mapping[str, Any], runners: dict[str, Callable[[int], None]]
     if request["do"] == "matmul":
         return {"flops_per_second": matmul_rate(request["size"])}
     case = Case(**plain(request["case"]))
-    experiment = make_experiment(case, overrides=tuple(request["overrides"]))
+    overrides, runs = tuple(request["overrides"]), request.get("runs")
     if request["do"] == "describe":
-        return describe(case, experiment)
+        return describe(case, make_experiment(case, overrides=overrides), runs=runs)
     started = time.perf_counter()
-    runners[request["variant"]] = make_runner(experiment, request["mode"])
+    if runs is None:
+        runners[request["variant"]] = make_runner(make_experiment(case, overrides=overrides), request["mode"])
+    else:
+        seeds = [(*overrides, *RESIDENT, f"--config.seed={seed}") for seed in range(runs)]
+        experiments = [make_experiment(case, overrides=assignments) for assignments in seeds]
+        runners[request["variant"]] = make_runs_runner(experiments, request["variant"])
     runners[request["variant"]](request["warm_up"])
     return {"seconds": time.perf_counter() - started}
 

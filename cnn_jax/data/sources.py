@@ -264,10 +264,15 @@ def _decode(records: list, name: str, split: str, channels: int | None) -> np.nd
     from PIL import Image
 
     mode = {1: "L", 3: "RGB"}.get(channels or 3, "RGB")
-    first = np.asarray(Image.open(io.BytesIO(records[0]["image"])).convert(mode))
+
+    def pixels_of(record: Any) -> np.ndarray:
+        image = Image.open(io.BytesIO(record["image"]))
+        return np.asarray(image if image.mode == mode else image.convert(mode))  # a conversion copies
+
+    first = pixels_of(records[0])
     images = np.empty((len(records), *first.shape[:2], 1 if mode == "L" else 3), np.uint8)
     for index, record in enumerate(records):
-        pixels = np.asarray(Image.open(io.BytesIO(record["image"])).convert(mode))
+        pixels = pixels_of(record)
         if pixels.shape != first.shape:
             raise UserError(
                 f"TFDS data set {name!r}, split {split!r}: image {index} is {pixels.shape[0]}×{pixels.shape[1]}, image"

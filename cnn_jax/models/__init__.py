@@ -15,6 +15,7 @@ from cnn_jax.models.lenet_1998 import lenet5_1998
 from cnn_jax.models.mlp import mlp
 from cnn_jax.models.mobilenet_v2 import mobilenet_v2
 from cnn_jax.models.resnet_presets import resnet_cifar, resnet_imagenet
+from cnn_jax.models.wide_resnet import wide_resnet
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "airbench94": airbench94,
@@ -41,6 +42,12 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet50": partial(resnet_imagenet, depth=50),
     "resnet101": partial(resnet_imagenet, depth=101),
     "resnet152": partial(resnet_imagenet, depth=152),
+    "wide_resnet": wide_resnet,
+    "wide_resnet16_4": partial(wide_resnet, depth=16, widening=4),
+    "wide_resnet16_8": partial(wide_resnet, depth=16, widening=8),
+    "wide_resnet28_10": partial(wide_resnet, depth=28, widening=10),
+    "wide_resnet40_2": partial(wide_resnet, depth=40, widening=2),
+    "wide_resnet40_4": partial(wide_resnet, depth=40, widening=4),
 }
 """Models by the name that configs use: functions of keyword-only arguments; all have `num_classes` and `in_channels`.
 

@@ -138,12 +138,12 @@ class Stage(nn.Module):
     Attributes:
       blocks: how many.
       stride: of the first block; the others have 1.
-      make_block: `Block` with every attribute but the stride.
+      make_block: a kind of block with every attribute but its stride.
     """
 
     blocks: int
     stride: int
-    make_block: Callable[..., Block]
+    make_block: Callable[..., nn.Module]
 
     @nn.compact
     def __call__(self, x: Float[Array, "B *space C"], *, train: bool) -> Float[Array, "B *out D"]:

@@ -36,6 +36,7 @@ from cnn_jax.types import PyTree
 COMMON = tuple(OptimizerCommon.model_fields)
 PARTS_OF_A_RUN = 10
 LARGEST_STEP = 2**31 - 1
+PIXELS_PER_BLOCK = 2**20
 
 
 def build(
@@ -250,7 +251,9 @@ def _moments(values: np.ndarray) -> tuple[float, float]:
     From the counts of the 256 levels, in whole numbers: the result, which is part of the config's digest, is the same
     on every processor.
     """
-    counts = np.bincount(values.ravel(), minlength=256).tolist()
+    # In blocks: bincount makes 64-bit integers of all that it gets.
+    blocks = np.array_split(values, -(-values.size // PIXELS_PER_BLOCK))
+    counts = np.sum([np.bincount(block.ravel(), minlength=256) for block in blocks], axis=0).tolist()
     n = sum(counts)
     first = sum(count * level for level, count in enumerate(counts))
     second = sum(count * level * level for level, count in enumerate(counts))

@@ -131,12 +131,42 @@ def mobilenet_v2(*, num_classes: int, in_channels: int, stem: str = "imagenet", 
     return nn.Sequential(*layers, conv_norm(inputs, 1280, 1), nn.ReLU6(), PooledHead(1280, num_classes, dropout_rate))
 
 
+class PreActivation(nn.Module):
+    """The block of wide residual networks; a changed shape is projected from the activated input."""
+
+    def __init__(self, inputs: int, outputs: int, *, stride: int):
+        super().__init__()
+        self.first = nn.Sequential(nn.BatchNorm2d(inputs), nn.ReLU())
+        self.body = nn.Sequential(
+            *(nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()),
+            nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False),
+        )
+        self.project = nn.Conv2d(inputs, outputs, 1, stride, bias=False) if inputs != outputs else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, C, H, W]` to `[B, D, H / stride, W / stride]`."""
+        active = self.first(x)
+        return self.body(active) + (x if self.project is None else self.project(active))
+
+
+def wide_resnet28_10(*, num_classes: int, in_channels: int) -> nn.Module:
+    """Zagoruyko & Komodakis 2016, WRN-28-10 without dropout."""
+    layers: list[nn.Module] = [nn.Conv2d(in_channels, 16, 3, padding=1, bias=False)]
+    inputs = 16
+    for width, first_stride in ((160, 1), (320, 2), (640, 2)):
+        for stride in (first_stride, 1, 1, 1):
+            layers.append(PreActivation(inputs, width, stride=stride))
+            inputs = width
+    return nn.Sequential(*layers, nn.BatchNorm2d(inputs), nn.ReLU(), PooledHead(inputs, num_classes))
+
+
 NETWORKS = {
     "lenet5": lenet5,
     "classic_stack": classic_stack,
     "resnet20": resnet20,
     "resnet50": resnet50,
     "mobilenet_v2": mobilenet_v2,
+    "wide_resnet28_10": wide_resnet28_10,
 }
 
 

@@ -26,7 +26,7 @@ def test_a_runner_takes_the_steps_of_a_run():
     experiment = make_experiment(TINY)
     for mode in ("train", "forward"):
         make_runner(experiment, mode)(2)
-    about = describe(TINY, experiment)
+    about = describe(TINY, experiment, runs=None)
     assert about["parameters"] == 61_706  # LeCun et al. 1998, as it is taught today: numbers.md
     assert sum(about["parameter_bytes"]) == 4 * 61_706
     assert about["norm_bytes"] == []
@@ -51,6 +51,15 @@ def test_a_row_against_plain_settings():
     assert lines[0] == "lenet5: starting"
 
 
+def test_many_runs_count_the_examples_of_all():
+    many, alone = (our_side(runs=runs) for runs in (3, 1))
+    [row] = measure([(TINY, ("train",))], ours=many, peer=alone, protocol=QUICK, say=lambda _: None)
+    assert set(row["trials"]) == {"vmap", "sequential"}
+    assert row["variant"] in row["trials"]
+    assert row["peer_variant"] == "alone"
+    assert row["parameters"] == 61_706  # of one run
+
+
 def test_different_networks_are_refused():
     peer = our_side(overrides=("--config.model.num_classes=11",))
     with pytest.raises(UserError, match=r"lenet5: the networks differ, parameters: .*61706.*61791"):
@@ -71,8 +80,8 @@ def test_a_row_against_torch(torch_python):
     [row] = measure(
         [(TINY, ("train",))], ours=our_side(), peer=torch_side(torch_python), protocol=QUICK, say=lambda _: None
     )
-    assert set(row["peer_trials"]) == {"eager", "channels_last", "compiled"}
-    assert row["peer_variant"] in row["peer_trials"]
+    assert set(row["trials"]) == {"eager", "channels_last", "compiled"}
+    assert row["peer_variant"] in row["trials"]
     assert row["peer"] > 0
     assert row["peer_versions"]["torch"]
 

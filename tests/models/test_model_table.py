@@ -23,6 +23,7 @@ SMALL = [
     ("mobilenet_v2", {"width_multiplier": 0.1, "dropout_rate": 0.0}, (40, 40, 3)),
     ("resnet_cifar", {"depth": 8, "width": 4}, (16, 16, 3)),
     ("resnet18", {"width": 4}, (40, 40, 3)),
+    ("wide_resnet", {"depth": 10, "widening": 1}, (16, 16, 3)),
 ]
 PARAMETRIZE = pytest.mark.parametrize(("name", "arguments", "image"), SMALL, ids=[row[0] for row in SMALL])
 
@@ -117,6 +118,8 @@ ERRORS = [
     ("mlp", {"activation": "rleu"}, "unknown activation 'rleu'"),
     ("resnet_cifar", {"depth": 21}, r"depth is 21; it must be 6n \+ 2"),
     ("resnet_cifar", {"depth": 2}, "depth is 2"),
+    ("wide_resnet", {"depth": 26}, r"depth is 26; it must be 6n \+ 4"),
+    ("wide_resnet", {"widening": 0}, "widening is 0"),
     ("resnet_cifar", {"shortcut": "C"}, "unknown shortcut 'C'.* Known: A, B, none"),
     ("resnet_cifar", {"width": 0}, "width is 0"),
     ("resnet_cifar", {"norm": "bacth"}, "unknown norm 'bacth'; did you mean 'batch'"),
@@ -170,6 +173,12 @@ def test_a_missing_argument():
         models.create("resnet20")
 
 
-@pytest.mark.parametrize("name", sorted(set(models.MODELS) - {"airbench94", "lenet5_1998"}))
+WITHOUT_DROPOUT_IN_THE_HEAD = {
+    *("airbench94", "lenet5_1998"),
+    *(name for name in models.MODELS if name.startswith("wide_resnet")),  # within its blocks: test_wide_resnet.py
+}
+
+
+@pytest.mark.parametrize("name", sorted(set(models.MODELS) - WITHOUT_DROPOUT_IN_THE_HEAD))
 def test_dropout_reaches_the_head(name):
     assert models.create(name, num_classes=5, dropout_rate=0.25).head.dropout_rate == 0.25

@@ -89,6 +89,12 @@ REFERENCES = [
     ("resnet50", {**IMAGENET}, (224, 224, 3), 25_557_032, "zoo.json, resnet50"),
     ("resnet101", {**IMAGENET}, (224, 224, 3), 44_549_160, "zoo.json, resnet101"),
     ("resnet152", {**IMAGENET}, (224, 224, 3), 60_192_808, "zoo.json, resnet152"),
+    ("wide_resnet", {**CIFAR, "depth": 40, "widening": 4}, (32, 32, 3), 8_949_210, "numbers.md, CIFAR"),
+    ("wide_resnet16_4", {**CIFAR}, (32, 32, 3), 2_748_890, "numbers.md, CIFAR"),
+    ("wide_resnet16_8", {**CIFAR}, (32, 32, 3), 10_961_370, "numbers.md, CIFAR"),
+    ("wide_resnet28_10", {**CIFAR}, (32, 32, 3), 36_479_194, "numbers.md, CIFAR"),
+    ("wide_resnet40_2", {**CIFAR}, (32, 32, 3), 2_243_546, "numbers.md, CIFAR"),
+    ("wide_resnet40_4", {**CIFAR}, (32, 32, 3), 8_949_210, "numbers.md, CIFAR"),
 ]
 
 # Names of zoo.json for the rows that it has too.

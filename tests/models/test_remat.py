@@ -21,6 +21,7 @@ CASES = {
         {"channels": (16, 32), "norm": "batch", "padding": "same", "dense": (8,), "dropout_rate": 0.5},
         ("stage1", "stage2"),
     ),
+    "wide_resnet": ({"depth": 10, "widening": 1, "dropout_rate": 0.5}, ("stage1", "stage2", "stage3")),
     "resnet_cifar": ({"depth": 8, "width": 8, "dropout_rate": 0.5}, ("stem", "stage1", "stage2", "stage3")),
 }
 

@@ -21,11 +21,15 @@ CONVOLUTIONS = ("channels_last_convolution", "conv_general_dilated")
 # What adds up many terms, and what statistics and loss are made of: in float32 everywhere.
 FLOAT32 = ("reduce_sum", "cumsum", "rsqrt", "log")
 IMAGES = {"lenet5": (28, 28, 1), "lenet5_1998": (28, 28, 1)}
-FAST = ("airbench94", "classic_stack", "lenet5", "lenet5_1998", "mlp", "mobilenet_v2", "resnet_cifar", "resnet18")
+FAST = (
+    *("airbench94", "classic_stack", "lenet5", "lenet5_1998", "mlp", "mobilenet_v2", "resnet_cifar", "resnet18"),
+    "wide_resnet",
+)
 ARGUMENTS = {
     "airbench94": {"widths": (8, 12, 12)},
     "classic_stack": {"norm": "batch", "norm_position": "after", "activation": "prelu", "dense": (8,)},
     "resnet_cifar": {"depth": 8, "shortcut": "B"},
+    "wide_resnet": {"depth": 10, "widening": 1},
 }
 SLOW = [name for name in models.MODELS if name not in FAST]
 

@@ -170,7 +170,7 @@ def run_runs(known: Any, overrides: Sequence[str]) -> list[dict[str, Any]]:
     selection = [(case, ("train",)) for case, _ in select(known.rows or "resnet20", CPU_CASES)]
     many, alone = (our_side(overrides=overrides, runs=runs) for runs in (known.runs, 1))
     rows = measure(selection, ours=many, peer=alone, protocol=protocol(known), say=say)
-    return [{**row, "mode": f"train, {known.runs} runs"} for row in rows]
+    return [{**row, "mode": f"train, {known.runs} runs: {row['variant']}"} for row in rows]
 
 
 def store(name: str, rows: Sequence[Mapping[str, Any]]) -> int:

@@ -67,8 +67,9 @@ def markdown(found: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+    other = "PyTorch" if any("torch" in row["peer_versions"] for row in rows) else "peer"
     lines = [
-        "| model | mode | images | batch | ours | PyTorch | ratio | least – greatest | PyTorch's fastest form |",
+        f"| model | mode | images | batch | ours | {other} | ratio | least – greatest | {other}'s fastest form |",
         "|---|---|---|---:|---:|---:|---:|---:|---|",
     ]
     for row in rows:

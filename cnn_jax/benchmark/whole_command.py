@@ -52,6 +52,7 @@ def measure_command(
         images = _export(folder, overrides)
         commands: dict[str, Callable[[int], float]] = {}
         parameters: dict[str, int] = {}
+        versions: dict[str, str] = {}
 
         def ours(cache: str, index: int) -> float:
             environment = {
@@ -75,7 +76,7 @@ def measure_command(
             arguments = [str(python), script, str(folder), str(epochs), layout, str(cores())]
             seconds, output = _time(arguments, peer_environment())
             result = json.loads(output)
-            parameters["peer"] = result["parameters"]
+            parameters["peer"], versions["torch"] = result["parameters"], result["torch"]
             say(f"torch, {layout}: {seconds:.1f} s, test accuracy {result['accuracy']:.4f}")
             return seconds
 
@@ -97,7 +98,7 @@ def measure_command(
     return [
         {
             "model": "classic_stack",
-            "mode": f"whole command, {epochs} epochs, {cache} cache",
+            "mode": f"whole command, epochs: {epochs}, {cache} cache",
             **compare(epochs * len(images), seconds[cache], seconds.get("peer")),
             "seconds": seconds[cache],
             "peer_seconds": seconds.get("peer"),
@@ -105,7 +106,7 @@ def measure_command(
             "image": list(images.shape[1:]),
             "parameters": parameters["ours"],
             "peer_variant": layout,
-            "peer_versions": {},
+            "peer_versions": versions,
             "others": None,
         }
         for cache in ("cold", "warm")

@@ -70,7 +70,8 @@ def main(folder: pathlib.Path, epochs: int, layout: str) -> None:
         schedule.step()
         if (step + 1) % math.ceil(total / 10) == 0:
             accuracy("validation")
-    print(json.dumps({"accuracy": accuracy("test"), "parameters": sum(p.numel() for p in network.parameters())}))
+    parameters = sum(p.numel() for p in network.parameters())
+    print(json.dumps({"accuracy": accuracy("test"), "parameters": parameters, "torch": torch.__version__}))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ def measure(tfds_directory, monkeypatch, *overrides, python=None):
 @pytest.mark.slow
 def test_the_command_alone_gives_a_cold_and_a_warm_row(tfds_directory, monkeypatch):
     rows, said = measure(tfds_directory, monkeypatch)
-    assert [row["mode"] for row in rows] == [f"whole command, 1 epochs, {cache} cache" for cache in ("cold", "warm")]
+    assert [row["mode"] for row in rows] == [f"whole command, epochs: 1, {cache} cache" for cache in ("cold", "warm")]
     for row in rows:
         assert row["parameters"] == 34_826  # of the table in numbers.md
         assert row["ours"] == pytest.approx(512 / row["seconds"][0])
@@ -31,6 +31,7 @@ def test_the_command_alone_gives_a_cold_and_a_warm_row(tfds_directory, monkeypat
 def test_the_command_against_torch(tfds_directory, monkeypatch, torch_python):
     rows, _ = measure(tfds_directory, monkeypatch, python=torch_python)
     for row in rows:
+        assert row["peer_versions"]["torch"]
         assert row["ratio"] == pytest.approx(row["peer_seconds"][0] / row["seconds"][0])
     with pytest.raises(UserError, match=r"the networks differ, parameters: .*'ours'"):
         measure(tfds_directory, monkeypatch, "--config.model.channels=(32, 65)", python=torch_python)

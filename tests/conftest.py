@@ -1,6 +1,7 @@
 """What every test runs under: eight simulated devices, one shared compilation cache, no silent rank promotion."""
 
 import copy
+import fcntl
 import importlib.util
 import os
 import pathlib
@@ -64,11 +65,20 @@ def torch_python():
 @pytest.fixture(scope="session")
 def tfds_directory(raw_data, tmp_path_factory) -> pathlib.Path:
     """MNIST, Fashion-MNIST and CIFAR-10 as TFDS directories, prepared from the raw files without TensorFlow."""
-    directory = tmp_path_factory.mktemp("tfds data")
-    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "prepare_tfds.py", str(directory)]
-    done = subprocess.run(command, cwd=raw_data, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    # Once for all of pytest-xdist's processes: whichever comes first prepares, the others wait for its lock.
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    directory, finished = shared / "tfds data", shared / "tfds data are prepared"
+    with (shared / "tfds data.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not finished.exists():
+            directory.mkdir(exist_ok=True)
+            environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+            command = [sys.executable, "prepare_tfds.py", str(directory)]
+            done = subprocess.run(command, cwd=raw_data, env=environment, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+            finished.touch()
     return directory
 
 

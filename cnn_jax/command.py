@@ -11,11 +11,13 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
+from cnn_jax.data import decoded
 from cnn_jax.errors import DivergenceError, UserError
 from cnn_jax.memory import keep_freed_memory
 from cnn_jax.train.config_file import Node, load, override
 
 NO_CACHE, CACHE_FOLDER = "--no-compilation-cache", "JAX_COMPILATION_CACHE_DIR"
+NO_DECODED = "--no-data-cache"
 OVERRIDES = "override any config key, for example --config.optimizer.learning_rate=0.1"
 
 
@@ -26,6 +28,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(description=description, prog=prog, allow_abbrev=False)
         # Read by `run`: JAX takes the cache from the environment when it is imported.
         self.add_argument(NO_CACHE, action="store_true", help="keep no compiled programs for the next start")
+        self.add_argument(NO_DECODED, action="store_true", help="keep no decoded images for the next start")
 
     def error(self, message: str) -> NoReturn:
         """Refuse the arguments.
@@ -52,6 +55,11 @@ def run(main: Callable[[Sequence[str]], int], *, after_interrupt: str = "") -> N
     keep_freed_memory(os.environ)
     if NO_CACHE not in sys.argv:
         os.environ.update(compilation_cache(os.environ))
+    home = cache_home(os.environ)
+    if NO_DECODED in sys.argv or home is None:
+        os.environ.pop(decoded.FOLDER, None)
+    else:
+        os.environ.setdefault(decoded.FOLDER, str(home / "decoded"))
     try:
         status = main(sys.argv[1:])
     except UserError as error:
@@ -66,6 +74,12 @@ def run(main: Callable[[Sequence[str]], int], *, after_interrupt: str = "") -> N
     sys.exit(status)
 
 
+def cache_home(environment: Mapping[str, str]) -> pathlib.Path | None:
+    """Where the user keeps caches, ours below it; None if the environment does not say."""
+    home = environment.get("XDG_CACHE_HOME") or (environment.get("HOME") and f"{environment['HOME']}/.cache")
+    return pathlib.Path(home, "cnn_jax") if home else None
+
+
 def compilation_cache(environment: Mapping[str, str]) -> dict[str, str]:
     """The variables that make JAX keep every compiled program; {} if the environment says where, or has no place.
 
@@ -78,13 +92,13 @@ def compilation_cache(environment: Mapping[str, str]) -> dict[str, str]:
       >>> compilation_cache({"JAX_COMPILATION_CACHE_DIR": "/mine"})
       {}
     """
-    home = environment.get("XDG_CACHE_HOME") or (environment.get("HOME") and f"{environment['HOME']}/.cache")
-    if CACHE_FOLDER in environment or not home:
+    home = cache_home(environment)
+    if CACHE_FOLDER in environment or home is None:
         return {}
     information = pathlib.Path("/proc/cpuinfo")
     lines = information.read_text(encoding="utf-8", errors="replace").splitlines() if information.exists() else []
     abilities = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
-    folder = pathlib.Path(home, "cnn_jax", f"compiled-{platform.machine()}-{zlib.crc32(abilities.encode()):08x}")
+    folder = pathlib.Path(home, f"compiled-{platform.machine()}-{zlib.crc32(abilities.encode()):08x}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:

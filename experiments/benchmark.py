@@ -39,15 +39,19 @@ def main(arguments: Sequence[str]) -> int:
     for name in ("cpu", "command", "gpu", "runs"):
         parsers[name].add_argument("--rounds", type=int, default=5, help="at least this many; default: %(default)s")
         parsers[name].add_argument("--store", action="store_true", help="store the rows and write them into the README")
-    for name in ("cpu", "gpu", "runs"):
-        parsers[name].add_argument("--rows", default="", help="such as lenet5:train,resnet20; default: all")
+    for name, default in (("cpu", ""), ("gpu", ""), ("runs", "resnet20")):
+        help_text = f"such as lenet5:train,resnet20; default: {default or 'all'}"
+        parsers[name].add_argument("--rows", default=default, help=help_text)
         parsers[name].add_argument("--row-seconds", type=float, default=20.0, help="rounds are made until then")
         parsers[name].add_argument("--turn-seconds", type=float, default=0.8, help="how long a side runs")
-    plain = "; plain: ours, without overrides and --environment"
-    for name in ("cpu", "command", "gpu"):
-        choices = ("torch", "none") if name == "command" else ("torch", "plain", "none")
-        help_text = "default: torch" + plain * (name != "command")
-        parsers[name].add_argument("--peer", default="torch", choices=choices, help=help_text)
+    parsers["command"].add_argument("--peer", default="torch", choices=("torch", "none"), help="default: torch")
+    for name in ("cpu", "gpu"):
+        parsers[name].add_argument(
+            "--peer",
+            default="torch",
+            choices=("torch", "plain", "none"),
+            help="default: torch; plain is ours without overrides and --environment",
+        )
     for name in ("cpu", "gpu"):
         parsers[name].add_argument(
             "--environment", action="append", default=[], metavar="KEY=VALUE", help="for ours, such as XLA_FLAGS=..."
@@ -72,6 +76,8 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"argument {overrides[0]!r} is not understood; --help shows the arguments")
     if getattr(known, "rounds", 1) < 1:
         raise UserError(f"--rounds={known.rounds} must be 1 or more")
+    if getattr(known, "store", False) and (getattr(known, "peer", "") == "plain" or getattr(known, "smoke", False)):
+        raise UserError("--store is for measurements against PyTorch at full size; drop --peer=plain and --smoke")
     if known.command == "scaling":
         return show_scaling(known)
     if known.command == "table":
@@ -87,13 +93,13 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def torch_python(known: Any) -> str | None:
-    """A Python with torch, or None after saying why there is none."""
+def torch_python(known: Any, *, default: str | None = None) -> str | None:
+    """A Python with torch, or None after saying why there is none; the default is the benchmark's own."""
     from cnn_jax.benchmark.peer import find_torch
 
     if known.peer != "torch":
         return None
-    python, why = find_torch(known.torch_python)
+    python, why = find_torch(known.torch_python or default)
     if python is None:
         say(f"no PyTorch, so our numbers alone: {why}")
     return python
@@ -135,7 +141,9 @@ def run_command(known: Any, overrides: Sequence[str]) -> list[dict[str, Any]]:
     """The whole training command."""
     from cnn_jax.benchmark.whole_command import measure_command
 
-    python = torch_python(known)
+    def python() -> str | None:
+        return torch_python(known)
+
     return measure_command(epochs=known.epochs, rounds=known.rounds, python=python, overrides=overrides, say=say)
 
 
@@ -148,13 +156,12 @@ def run_gpu(known: Any, overrides: Sequence[str]) -> list[dict[str, Any]]:
     selection = select(known.rows, GPU_CASES)
     ours = bfloat16_side(overrides=overrides, environment=assignments("--environment", known.environment))
     own = assignments("--peer-environment", known.peer_environment)
-    known.torch_python = known.torch_python or sys.executable  # which has it where a card is set up
 
-    def peer() -> Any:
+    def peer(device: str) -> Any:
         if known.peer == "plain":
             return bfloat16_side(environment=own)
-        python = torch_python(known)
-        device = "cpu" if known.smoke else "cuda"
+        # This Python has torch where a card is set up.
+        python = torch_python(known, default=sys.executable)
         return torch_side(python, device=device, autocast=True, environment=own) if python else None
 
     return list(measure_gpu(selection, ours=ours, peer=peer, tiny=known.smoke, protocol=protocol(known), say=say))
@@ -167,10 +174,9 @@ def run_runs(known: Any, overrides: Sequence[str]) -> list[dict[str, Any]]:
 
     if known.runs < 2:
         raise UserError(f"--runs={known.runs} must be 2 or more")
-    selection = [(case, ("train",)) for case, _ in select(known.rows or "resnet20", CPU_CASES)]
+    selection = select(known.rows, CPU_CASES, modes=("train",))
     many, alone = (our_side(overrides=overrides, runs=runs) for runs in (known.runs, 1))
-    rows = measure(selection, ours=many, peer=alone, protocol=protocol(known), say=say)
-    return [{**row, "mode": f"train, {known.runs} runs: {row['variant']}"} for row in rows]
+    return list(measure(selection, ours=many, peer=alone, protocol=protocol(known), say=say))
 
 
 def store(name: str, rows: Sequence[Mapping[str, Any]]) -> int:
@@ -218,6 +224,12 @@ def show_scaling(known: Any) -> int:
     given = {key: getattr(known, key) for key in ("bandwidth", "latency") if getattr(known, key) is not None}
     if given:
         link = dataclasses.replace(link, **given, source=f"given; {link.source}")
+    for name in ("bandwidth", "latency", "step_seconds", "flops_per_second", "batch_size"):
+        value = getattr(known, name)
+        if value is not None and value <= 0:
+            raise UserError(f"--{name.replace('_', '-')}={value} must be above 0")
+    if "," in known.model:
+        raise UserError(f"--model={known.model} must be one model")
     [(case, _)] = select(f"{known.model}:train", CPU_CASES)
     case = dataclasses.replace(case, batch_size=known.batch_size or case.batch_size)
     with our_side().start() as worker:

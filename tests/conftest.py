@@ -5,6 +5,7 @@ import fcntl
 import importlib.util
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -15,6 +16,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(REPOSITORY / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ["CNN_JAX_DECODED_CACHE"] = ""  # tests' data sets come and go
 
 import jax
 import pytest
@@ -54,6 +56,8 @@ def raw_data() -> pathlib.Path:
 @pytest.fixture(scope="session")
 def torch_python():
     """A Python with torch: the one that CNN_JAX_TORCH names."""
+    from cnn_jax.benchmark.peer import find_torch
+
     python = os.environ.get("CNN_JAX_TORCH")
     if not python:
         pytest.skip("needs PyTorch in its own environment: set CNN_JAX_TORCH to that environment's python")
@@ -73,7 +77,8 @@ def tfds_directory(raw_data, tmp_path_factory) -> pathlib.Path:
     with (shared / "tfds data.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not finished.exists():
-            directory.mkdir(exist_ok=True)
+            shutil.rmtree(directory, ignore_errors=True)
+            directory.mkdir()
             environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
             command = [sys.executable, "prepare_tfds.py", str(directory)]
             done = subprocess.run(command, cwd=raw_data, env=environment, capture_output=True, text=True, check=False)

@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "train": {"tasks", "models", "nn", "losses", "metrics", "data", "ops"},
     "methods": {"losses", "ops"},
     "weights": {"models", "nn", "ops"},
-    "command": {"train", "memory"},
+    "command": {"train", "data", "memory"},
     "memory": set(),
     "benchmark": {"data", "memory", "methods", "train"},
 }

@@ -73,11 +73,11 @@ CPU_CASES = (
 """The rows of the CPU table."""
 
 
-def select(rows: str, cases: Sequence[Case]) -> list[tuple[Case, tuple[str, ...]]]:
+def select(rows: str, cases: Sequence[Case], *, modes: Sequence[str] = MODES) -> list[tuple[Case, tuple[str, ...]]]:
     """The cases and modes of a list such as `lenet5:train,resnet20`; an empty text is all.
 
     Raises:
-      UserError: an unknown model or mode.
+      UserError: an unknown model, a mode that is not one of `modes`, or nothing.
 
     Example:
       >>> [(case.model, modes) for case, modes in select("lenet5:forward,resnet20", CPU_CASES)]
@@ -89,7 +89,9 @@ def select(rows: str, cases: Sequence[Case]) -> list[tuple[Case, tuple[str, ...]
         model, _, mode = row.partition(":")
         if model not in known:
             raise unknown_name("model of --rows", model, known)
-        if mode and mode not in MODES:
-            raise UserError(f"--rows has mode {mode!r} in {row!r}; known: {', '.join(MODES)}")
-        chosen.setdefault(model, []).extend([mode] if mode else MODES)
-    return [(known[model], tuple(mode for mode in MODES if mode in modes)) for model, modes in chosen.items()]
+        if mode and mode not in modes:
+            raise UserError(f"--rows has mode {mode!r} in {row!r}; known: {', '.join(modes)}")
+        chosen.setdefault(model, []).extend([mode] if mode else modes)
+    if not chosen:
+        raise UserError(f"--rows={rows} names no model; known: {', '.join(known)}")
+    return [(known[model], tuple(mode for mode in modes if mode in wanted)) for model, wanted in chosen.items()]

@@ -17,8 +17,6 @@ GPU_CASES = (
 """What is timed."""
 
 MATMUL_SIZE, SMOKE_MATMUL_SIZE = 8192, 256
-# Two processes share the card: JAX would reserve most of its memory.
-SHARED_CARD = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
 
 def smoke(case: Case) -> Case:
@@ -28,26 +26,24 @@ def smoke(case: Case) -> Case:
 
 def bfloat16_side(*, overrides: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> Side:
     """Our worker, computing in bfloat16; arguments as `our_side`."""
-    return our_side(
-        overrides=("--config.model.dtype=bfloat16", *overrides), environment={**SHARED_CARD, **(environment or {})}
-    )
+    return our_side(overrides=("--config.model.dtype=bfloat16", *overrides), environment=environment)
 
 
 def measure_gpu(
     selection: list[tuple[Case, tuple[str, ...]]],
     *,
     ours: Side,
-    peer: Callable[[], Side | None],
+    peer: Callable[[str], Side | None],
     tiny: bool,
     protocol: Protocol,
     say: Callable[[str], None],
 ) -> Iterator[dict[str, Any]]:
-    """One row for each case and mode, as `table.measure`, with `matmul_share` and `device`.
+    """One row for each case and mode, as `table.measure`, with `matmul_share`.
 
     Args:
       selection: cases and their modes.
       ours: from `bfloat16_side`.
-      peer: gives the other side, once there is a GPU; None: the rows have our numbers alone.
+      peer: gives the other side on "cuda" or "cpu"; None: the rows have our numbers alone.
       tiny: sizes for a test of the machinery, on any device.
       protocol: how long and how often.
       say: is told what goes on, one line at a time.
@@ -61,8 +57,9 @@ def measure_gpu(
             raise UserError(f"JAX finds no GPU here, only {about['device']!r}; --smoke tries the machinery without one")
         peak = worker.ask("matmul", size=SMOKE_MATMUL_SIZE if tiny else MATMUL_SIZE)["flops_per_second"]
     say(f"{about['device']}: bfloat16 matrix products at {peak / 1e12:,.2f} TFLOP/s")
+    other = peer("cuda" if about["platform"] == "gpu" else "cpu")
     chosen = [(smoke(case) if tiny else case, modes) for case, modes in selection]
-    for row in measure(chosen, ours=ours, peer=peer(), protocol=protocol, say=say):
+    for row in measure(chosen, ours=ours, peer=other, protocol=protocol, say=say):
         share = row["flops_per_second"] / peak
         say(f"  {row['flops_per_second'] / 1e12:,.2f} TFLOP/s, {share:.1%} of the matrix products' rate")
-        yield {**row, "matmul_share": share, "device": about["device"]}
+        yield {**row, "matmul_share": share}

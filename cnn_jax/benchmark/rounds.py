@@ -10,11 +10,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from cnn_jax.errors import UserError
+
 PAUSE_SECONDS = 0.05
 """Between turns: OpenMP's threads spin for some milliseconds before they sleep, and would run on the other's time."""
 
 
-class WorkerError(RuntimeError):
+class WorkerError(UserError):
     """A worker process ended; the message has the last line that it wrote."""
 
 
@@ -137,35 +139,24 @@ def busy_seconds() -> float | None:
     return (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
 
 
-def compare(
-    batch_size: int, ours: Sequence[float], peer: Sequence[float] | None, *, peer_batch_size: int | None = None
-) -> dict[str, float | list[float] | int | None]:
+def compare(ours: Sequence[float], peer: Sequence[float] | None) -> dict[str, float | list[float] | int | None]:
     """Examples per second of both sides, and how much faster ours is.
 
     Args:
-      batch_size: examples per step.
-      ours: seconds per step, one a round.
-      peer: the same rounds of the peer, or None where there is none.
-      peer_batch_size: of the peer, where that differs.
+      ours: examples per second, one a round.
+      peer: those of the peer in the same rounds, or None where there is none.
 
     Returns:
-      `ours` and `peer`, the medians over rounds in examples per second; `ratio`, the median of the rounds' ratios ours
-      / peer (above 1: ours is faster); each with a `_spread`, the least and the greatest; and `rounds`.
+      `ours` and `peer`, the medians over rounds; `ratio`, the median of the rounds' ratios ours / peer (above 1: ours
+      is faster); each with a `_spread`, the least and the greatest; and `rounds`.
 
     Example:
-      >>> compare(10, [1.0, 2.0, 4.0], [2.0, 2.0, 2.0])["ratio_spread"]
+      >>> compare([10.0, 5.0, 2.5], [5.0, 5.0, 5.0])["ratio_spread"]
       [0.5, 2.0]
     """
     row: dict[str, Any] = {"rounds": len(ours)}
-    values: dict[str, list[float] | None] = {
-        "ours": [batch_size / seconds for seconds in ours],
-        "peer": None,
-        "ratio": None,
-    }
-    if peer is not None:
-        theirs = [(peer_batch_size or batch_size) / seconds for seconds in peer]
-        values["peer"] = theirs
-        values["ratio"] = [mine / other for mine, other in zip(values["ours"] or (), theirs, strict=True)]
+    ratios = None if peer is None else [mine / theirs for mine, theirs in zip(ours, peer, strict=True)]
+    values = {"ours": ours, "peer": peer, "ratio": ratios}
     for name, numbers in values.items():
         row[name] = None if numbers is None else statistics.median(numbers)
         row[f"{name}_spread"] = None if numbers is None else [min(numbers), max(numbers)]

@@ -67,7 +67,7 @@ def markdown(found: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    other = "PyTorch" if any("torch" in row["peer_versions"] for row in rows) else "peer"
+    other = "one run alone" if any(row.get("runs", 1) > 1 for row in rows) else "PyTorch"
     lines = [
         f"| model | mode | images | batch | ours | {other} | ratio | least – greatest | {other}'s fastest form |",
         "|---|---|---|---:|---:|---:|---:|---:|---|",
@@ -79,7 +79,8 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
             form = row["peer_variant"].replace("_", " ")
             peer = (_number(row["peer"]), f"{row['ratio']:.2f}×", f"{least:.2f} – {greatest:.2f}", form)
         size = "×".join(str(axis) for axis in row["image"])
-        cells = (f"`{row['model']}`", row["mode"], size, f"{row['batch_size']}", _number(row["ours"]), *peer)
+        many = f", {row['runs']} runs: {row['variant']}" if row.get("runs", 1) > 1 else ""
+        cells = (f"`{row['model']}`", row["mode"] + many, size, f"{row['batch_size']}", _number(row["ours"]), *peer)
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -91,7 +92,9 @@ def _number(value: float) -> str:
 def _origin(name: str, contents: Mapping[str, Any]) -> str:
     """Hardware, versions, commit and command in a sentence, and whether the machine was quiet."""
     hardware, packages = contents["hardware"], contents["versions"]
-    torch = f", PyTorch {packages['torch']}" if "torch" in packages else ", without PyTorch"
+    torch = f", PyTorch {packages['torch']}" if "torch" in packages else ""
+    if all(row["peer"] is None for row in contents["rows"]):
+        torch = ", without PyTorch"
     commit = f"`{contents['commit'][:9]}`" if contents["commit"] else "no commit"
     changed = " with uncommitted changes" if contents["dirty"] else ""
     rounds = sorted({row["rounds"] for row in contents["rows"]})

@@ -20,6 +20,8 @@ WARM_UP_STEPS = 2
 OPERATIONS_PER_MAC = {"train": 6, "forward": 2}
 """A multiplication and an addition; in training for the output, the input's gradient and the kernel's."""
 TRIAL_ROUNDS = 3
+# Two processes share a GPU: JAX would reserve most of its memory.
+SHARED_CARD = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,7 +71,7 @@ def our_side(
     """
     return Side(
         command=(sys.executable, "-m", "cnn_jax.benchmark.worker"),
-        environment={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})},
+        environment={**os.environ, "PYTHONPATH": str(ROOT), **SHARED_CARD, **(environment or {})},
         options={"overrides": list(overrides), "runs": runs},
     )
 
@@ -112,7 +114,8 @@ def measure(
       say: is told what goes on, one line at a time.
 
     Raises:
-      UserError: the sides have different numbers of parameters, so they are not the same network.
+      UserError: the sides have different numbers of parameters, so they are not the same network, or other batches; or
+        a worker failed.
     """
     for case, modes in selection:
         say(f"{case.model}: starting")
@@ -121,9 +124,10 @@ def measure(
             if peer is not None:
                 workers["peer"] = opened.enter_context(peer.start())
             about = {name: worker.ask("describe", case=dataclasses.asdict(case)) for name, worker in workers.items()}
-            counts = {name: found["parameters"] for name, found in about.items()}
-            if len(set(counts.values())) > 1:
-                raise UserError(f"{case.model}: the networks differ, parameters: {counts}")
+            for what in ("parameters", "batch_size"):
+                counts = {name: found[what] for name, found in about.items()}
+                if len(set(counts.values())) > 1:
+                    raise UserError(f"{case.model}: the sides differ, {what}: {counts}")
             for mode in modes:
                 row = _row(case, mode, workers, about, protocol=protocol, say=say)
                 say(describe(row))
@@ -145,14 +149,15 @@ def _row(
         variants = about[side]["variants"]
         for name in variants:
             request = {"case": dataclasses.asdict(case), "mode": mode, "variant": name, "warm_up": WARM_UP_STEPS}
-            warm_up[name] = worker.ask("prepare", **request)["seconds"]
-            say(f"{case.model} {mode}: {side}, {name}, compiled and warmed up in {warm_up[name]:.1f} s")
+            seconds = worker.ask("prepare", **request)["seconds"]
+            warm_up[f"{side}, {name}"] = seconds
+            say(f"{case.model} {mode}: {side}, {name}, compiled and warmed up in {seconds:.1f} s")
         timers = {name: _timer(worker, name) for name in variants}
         if len(variants) > 1:
             found = measure_in_turn(
                 timers, rounds=TRIAL_ROUNDS, turn_seconds=protocol.turn_seconds / 2, budget_seconds=0.0
             )
-            trials |= {name: case.batch_size * about[side].get("runs", 1) / min(s) for name, s in found.items()}
+            trials |= {name: about[side]["examples"] / min(seconds) for name, seconds in found.items()}
         chosen[side] = max(variants, key=lambda name: trials.get(name, 0.0))
         sides[side] = timers[chosen[side]]
     before = _used(workers.values())
@@ -160,16 +165,18 @@ def _row(
         sides, rounds=protocol.rounds, turn_seconds=protocol.turn_seconds, budget_seconds=protocol.row_seconds
     )
     others = _share_of_others(before, _used(workers.values()))
-    examples = {side: case.batch_size * about[side].get("runs", 1) for side in workers}
-    numbers = compare(examples["ours"], found["ours"], found.get("peer"), peer_batch_size=examples.get("peer"))
+    rates = {side: [about[side]["examples"] / seconds for seconds in found[side]] for side in workers}
+    numbers = compare(rates["ours"], rates.get("peer"))
     return {
         "model": case.model,
         "mode": mode,
         **numbers,
         "flops_per_second": numbers["ours"] * about["ours"]["macs"] * OPERATIONS_PER_MAC[mode],
-        "batch_size": case.batch_size,
+        "batch_size": about["ours"]["batch_size"],
         "image": list(case.image),
         "parameters": about["ours"]["parameters"],
+        "device": about["ours"]["device"] if about["ours"]["platform"] != "cpu" else None,
+        "runs": about["ours"]["runs"],
         "variant": chosen["ours"],
         "peer_variant": chosen.get("peer"),
         "trials": trials,

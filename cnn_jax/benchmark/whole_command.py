@@ -16,21 +16,23 @@ from cnn_jax.benchmark.peer import SCRIPTS, peer_environment
 from cnn_jax.benchmark.rounds import PAUSE_SECONDS, compare
 from cnn_jax.benchmark.store import cores
 from cnn_jax.errors import UserError
-from cnn_jax.train.config import resolve
+from cnn_jax.train.config import Config, resolve
 from cnn_jax.train.config_file import load, override
+from cnn_jax.train.duration import Duration
 from cnn_jax.train.run import open_data
 from cnn_jax.train.run_directory import RESULT, read_json
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "configs" / "classification" / "fashion_mnist_cnn.py"
 LAYOUTS = ("eager", "channels_last")
+CACHES = ("JAX_COMPILATION_CACHE_DIR", "CNN_JAX_DECODED_CACHE")
 SPLITS = ("train", "validation", "test")
 
 
 def measure_command(
-    *, epochs: int, rounds: int, python: str | None, overrides: Sequence[str], say: Callable[[str], None]
+    *, epochs: int, rounds: int, python: Callable[[], str | None], overrides: Sequence[str], say: Callable[[str], None]
 ) -> list[dict[str, Any]]:
-    """One row with a cold compilation cache (a new one each time) and one with a warm one.
+    """One row with cold caches of compiled programs and decoded images (new ones each time), and one with warm ones.
 
     Ours reads the data set as any run does, evaluates ten times, saves checkpoints, draws figures and writes the
     report. The peer finds the same images as arrays on disk, and evaluates as often.
@@ -38,7 +40,7 @@ def measure_command(
     Args:
       epochs: of training.
       rounds: how often each is run, in turn.
-      python: one with torch, or None: then ours alone.
+      python: gives one with torch, once the config is checked; or None: then ours alone.
       overrides: `--config.key=value` assignments; the peer gets the images and labels of the config's splits, and has
         nothing else of it.
       say: is told what goes on, one line at a time.
@@ -47,20 +49,23 @@ def measure_command(
       UserError: a command failed, or the sides trained networks of different sizes.
     """
     overrides = (f"--config.train.duration.epochs={epochs}", *overrides)
+    config = resolve(override(load(str(CONFIG)), overrides))
+    if config.train.duration != Duration(epochs=epochs) or None in dict(config.data.splits).values():
+        raise UserError(
+            "the peer has the splits of the config and the duration of --epochs; override neither with none"
+        )
+    torch = python()
     with tempfile.TemporaryDirectory(prefix="cnn_jax_benchmark_") as name:
         folder = pathlib.Path(name)
-        images = _export(folder, overrides)
+        images = _export(folder, config)
         commands: dict[str, Callable[[int], float]] = {}
         parameters: dict[str, int] = {}
         versions: dict[str, str] = {}
 
         def ours(cache: str, index: int) -> float:
-            environment = {
-                **os.environ,
-                "PYTHONPATH": str(ROOT),
-                "JAX_COMPILATION_CACHE_DIR": str(folder / cache),
-                "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            }
+            environment = {name: value for name, value in os.environ.items() if name not in CACHES}
+            # Compiled programs and decoded images; the platform is the peer's.
+            environment |= {"XDG_CACHE_HOME": str(folder / cache), "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
             run = folder / f"{cache}_run_{index}"
             script = str(ROOT / "experiments" / "train.py")
             seconds, _ = _time(
@@ -73,7 +78,7 @@ def measure_command(
 
         def theirs(layout: str) -> float:
             script = str(SCRIPTS / "torch_fashion.py")
-            arguments = [str(python), script, str(folder), str(epochs), layout, str(cores())]
+            arguments = [str(torch), script, str(folder), str(epochs), layout, str(cores())]
             seconds, output = _time(arguments, peer_environment())
             result = json.loads(output)
             parameters["peer"], versions["torch"] = result["parameters"], result["torch"]
@@ -83,7 +88,7 @@ def measure_command(
         commands["cold"] = lambda index: ours(f"cold_cache_{index}", index)
         commands["warm"] = lambda index: ours("warm_cache", index)
         layout = None
-        if python is not None:
+        if torch is not None:
             trials = {layout: theirs(layout) for layout in LAYOUTS}
             layout = min(trials, key=trials.__getitem__)
             commands["peer"] = lambda _: theirs(str(layout))
@@ -95,14 +100,15 @@ def measure_command(
             for name in commands if index % 2 == 0 else reversed(commands):
                 time.sleep(PAUSE_SECONDS)
                 seconds[name].append(commands[name](index))
+    rates = {name: [epochs * len(images) / each for each in values] for name, values in seconds.items()}
     return [
         {
-            "model": "classic_stack",
+            "model": config.model["name"],
             "mode": f"whole command, epochs: {epochs}, {cache} cache",
-            **compare(epochs * len(images), seconds[cache], seconds.get("peer")),
+            **compare(rates[cache], rates.get("peer")),
             "seconds": seconds[cache],
             "peer_seconds": seconds.get("peer"),
-            "batch_size": 128,
+            "batch_size": config.data.batch_size,
             "image": list(images.shape[1:]),
             "parameters": parameters["ours"],
             "peer_variant": layout,
@@ -113,9 +119,8 @@ def measure_command(
     ]
 
 
-def _export(folder: pathlib.Path, overrides: Sequence[str]) -> np.ndarray:
+def _export(folder: pathlib.Path, config: Config) -> np.ndarray:
     """Write the splits of the config as arrays; the training images."""
-    config = resolve(override(load(str(CONFIG)), overrides))
     source = open_data(config)
     loaded = {split: source.load(getattr(config.data.splits, split)) for split in SPLITS}
     for split, data in loaded.items():

@@ -12,14 +12,15 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from cnn_jax.benchmark.cases import Case
-from cnn_jax.data.sources import Source
+from cnn_jax.data.sources import LabelledImages, Source
+from cnn_jax.errors import UserError
 from cnn_jax.memory import keep_freed_memory
 from cnn_jax.methods.summarize import summarize
 from cnn_jax.train.config_file import override, plain
@@ -28,19 +29,25 @@ from cnn_jax.train.many_runs import Mode, many_runs
 from cnn_jax.train.passport import versions
 from cnn_jax.train.run import build
 
-RESIDENT = ("--config.data.resident=true", "--config.train.steps_per_dispatch=4")
+BATCHES, STEPS = 64, 4
+RESIDENT = ("--config.data.resident=true", f"--config.train.steps_per_dispatch={STEPS}")
+"""Many runs have their data on the device: an epoch of so many batches, and so many steps a dispatch."""
 
 
-def make_experiment(case: Case, *, overrides: tuple[str, ...] = ()) -> Experiment:
-    """The experiment of a case, on one batch of random pixels and labels.
+def make_experiment(
+    case: Case, *, overrides: tuple[str, ...] = (), batches: int = 1, splits: Mapping[str, LabelledImages] | None = None
+) -> Experiment:
+    """The experiment of a case, on random pixels and labels.
 
     Args:
       case: what to time.
       overrides: `--config.key=value` assignments, to compare settings.
+      batches: how many there are.
+      splits: those of another experiment of the same case.
     """
     config = override(plain(case.config()), overrides)
     generator = np.random.default_rng(0)
-    images = generator.integers(0, 256, (config["data"]["batch_size"], *case.image), np.uint8)
+    images = generator.integers(0, 256, (batches * config["data"]["batch_size"], *case.image), np.uint8)
     labels = generator.integers(0, case.num_classes, len(images), np.int32)
     source = Source(
         name="random pixels",
@@ -48,7 +55,17 @@ def make_experiment(case: Case, *, overrides: tuple[str, ...] = ()) -> Experimen
         sizes={"train": len(images)},
         load_range=lambda _, start, stop: (images[start:stop], labels[start:stop]),
     )
-    return build(config, source=source)
+    return build(config, source=source, splits=splits)
+
+
+def make_runs(case: Case, runs: int, *, overrides: tuple[str, ...]) -> list[Experiment]:
+    """The experiments of so many seeds, on the same data."""
+    made: list[Experiment] = []
+    for seed in range(runs):
+        assignments = (*RESIDENT, *overrides, f"--config.seed={seed}")
+        splits = made[0].splits if made else None
+        made.append(make_experiment(case, overrides=assignments, batches=BATCHES, splits=splits))
+    return made
 
 
 def make_runner(experiment: Experiment, mode: str) -> Callable[[int], None]:
@@ -59,14 +76,20 @@ def make_runner(experiment: Experiment, mode: str) -> Callable[[int], None]:
       mode: "train" (`Experiment.compiled_step`, state donated and metrics merged, as in a run) or "forward"
         (`Experiment.compiled_prediction`).
     """
+    if experiment.config.data.resident:
+        raise UserError("config.data.resident is timed by `benchmark.py runs`, which dispatches as training does")
     state, batch = experiment.initial_state(), experiment.batch(0)
     if mode == "forward":
         predict = experiment.compiled_prediction()
 
+        # On a CPU each is waited for: predictions that pile up would run side by side.
+        at_once = jax.default_backend() == "cpu"
+
         def forward(steps: int) -> None:
-            for _ in range(steps):
-                # Each is waited for: predictions that pile up would run side by side.
-                jax.block_until_ready(predict(state.params, state.model_state, batch))
+            for step in range(1, steps + 1):
+                logits = predict(state.params, state.model_state, batch)
+                if at_once or step == steps:
+                    jax.block_until_ready(logits)
 
         return forward
 
@@ -82,42 +105,43 @@ def make_runner(experiment: Experiment, mode: str) -> Callable[[int], None]:
     return train
 
 
-def make_runs_runner(experiments: Sequence[Experiment], mode: Mode) -> Callable[[int], None]:
-    """A function that takes this many steps of all runs and waits until they are done.
+def make_runs_runner(experiments: Sequence[Experiment], mode: Mode | None) -> Callable[[int], None]:
+    """A function that makes this many dispatches, each of `steps_per_dispatch` steps, and waits until they are done.
 
     Args:
       experiments: one, or several that differ in their seeds; data resident.
-      mode: how several become one program.
+      mode: how several become one program; None: one alone.
     """
-    program = experiments[0].program() if len(experiments) == 1 else many_runs(experiments, mode=mode, devices=1)
-    held = {
+    program = experiments[0].program() if mode is None else many_runs(experiments, mode=mode, devices=1)
+    held: dict[str, Any] = {
+        "done": 0,
         "state": program.stack([experiment.initial_state() for experiment in experiments]),
         "pending": program.stack([experiment.empty_metrics() for experiment in experiments]),
     }
-    most = experiments[0].plan.steps_per_dispatch
+    steps = experiments[0].plan.steps_per_dispatch
 
-    def train(steps: int) -> None:
-        state, pending = held["state"], held["pending"]
-        for done in range(0, steps, most):
-            # Always the same epochs, whose order is there: a run makes a new one far less often.
-            state, pending = program.advance(state, pending, 0, min(most, steps - done))
-        held.update(state=jax.block_until_ready(state), pending=pending)
+    def train(dispatches: int) -> None:
+        done, state, pending = held["done"], held["state"], held["pending"]
+        for _ in range(dispatches):
+            state, pending = program.advance(state, pending, done, steps)
+            done += steps
+        held.update(done=done, state=jax.block_until_ready(state), pending=pending)
 
     return train
 
 
-def describe(case: Case, experiment: Experiment, *, runs: int | None) -> dict[str, Any]:
+def describe(case: Case, experiment: Experiment, *, runs: int | None = None) -> dict[str, Any]:
     """What the parent must know of a case before it is timed.
 
     Args:
       case: what to time.
-      experiment: its parts.
+      experiment: its parts, or those of the first run.
       runs: see `table.our_side`.
 
     Returns:
       `parameters`, their number; `parameter_bytes` per array; `norm_bytes`, per BatchNorm layer the bytes of a mean and
-      a mean square; `macs`, multiply-accumulates of a forward pass for one example; `runs`, that share a step;
-      `variants`, `versions`, `device` and `platform`.
+      a mean square; `macs`, multiply-accumulates of a forward pass for one example; `runs`; `batch_size`;
+      `examples`, of all runs in what is timed as one step; `variants`, `versions`, `device` and `platform`.
     """
     state = experiment.abstract_state()
     arrays = jax.tree.leaves(state.params)
@@ -131,7 +155,9 @@ def describe(case: Case, experiment: Experiment, *, runs: int | None) -> dict[st
         "norm_bytes": [2 * math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in means],
         "macs": summarize(experiment.model, case.image).totals.macs,
         "runs": runs or 1,
-        "variants": {None: ["jit"], 1: ["alone"]}.get(runs, ["vmap", "sequential"]),
+        "batch_size": experiment.plan.batch_size,
+        "examples": experiment.plan.batch_size * (runs or 1) * experiment.plan.steps_per_dispatch,
+        "variants": ["jit"] if runs is None else ["alone"] if runs == 1 else list(get_args(Mode)),
         "versions": versions(),
         "device": jax.devices()[0].device_kind,
         "platform": jax.default_backend(),
@@ -171,15 +197,17 @@ def answer(request: Mapping[str, Any], runners: dict[str, Callable[[int], None]]
     case = Case(**plain(request["case"]))
     overrides, runs = tuple(request["overrides"]), request.get("runs")
     if request["do"] == "describe":
-        return describe(case, make_experiment(case, overrides=overrides), runs=runs)
-    started = time.perf_counter()
+        first = (
+            make_experiment(case, overrides=overrides) if runs is None else make_runs(case, 1, overrides=overrides)[0]
+        )
+        return describe(case, first, runs=runs)
+    started, variant = time.perf_counter(), request["variant"]
     if runs is None:
-        runners[request["variant"]] = make_runner(make_experiment(case, overrides=overrides), request["mode"])
+        runners[variant] = make_runner(make_experiment(case, overrides=overrides), request["mode"])
     else:
-        seeds = [(*overrides, *RESIDENT, f"--config.seed={seed}") for seed in range(runs)]
-        experiments = [make_experiment(case, overrides=assignments) for assignments in seeds]
-        runners[request["variant"]] = make_runs_runner(experiments, request["variant"])
-    runners[request["variant"]](request["warm_up"])
+        experiments = make_runs(case, runs, overrides=overrides)
+        runners[variant] = make_runs_runner(experiments, variant if runs > 1 else None)
+    runners[variant](request["warm_up"])
     return {"seconds": time.perf_counter() - started}
 
 

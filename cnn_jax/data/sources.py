@@ -2,8 +2,8 @@
 
 import dataclasses
 import hashlib
+import importlib.metadata
 import importlib.util
-import io
 import itertools
 import os
 import pathlib
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from cnn_jax.data.decoded import decode_images, decoded
 from cnn_jax.errors import UserError, unknown_name
 
 SLICE = re.compile(r"(?P<split>\w+)(\[(?P<start>\d+%?)?:(?P<stop>\d+%?)?\])?")
@@ -212,6 +213,10 @@ def tfds_source(name: str, *, directory: str | None, split_seed: int) -> Source:
         _prepare(builder, name)
 
     def load_range(split: str, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        identity = (builder.info.full_name, split, start, stop, importlib.metadata.version("pillow"))
+        return decoded(identity, pathlib.Path(builder.data_dir), lambda: decode_range(split, start, stop))
+
+    def decode_range(split: str, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         try:
             raw: Any = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
         except NotImplementedError:
@@ -225,9 +230,11 @@ def tfds_source(name: str, *, directory: str | None, split_seed: int) -> Source:
             raise UserError(
                 f"{builder.data_dir}, split {split!r}, is damaged or incomplete: {reason}; prepare it again"
             ) from None
-        return _decode(records, name, split, features["image"].shape[-1]), np.array(
-            [r["label"] for r in records], np.int32
-        )
+        try:
+            images = decode_images([record["image"] for record in records], channels=features["image"].shape[-1])
+        except UserError as error:
+            raise UserError(f"TFDS data set {name!r}, split {split!r}: {error}") from None
+        return images, np.array([record["label"] for record in records], np.int32)
 
     return Source(
         name=f"tfds/{builder.info.full_name}",
@@ -257,29 +264,6 @@ def _prepare(builder, name: str) -> None:
 def _first_line(error: Exception) -> str:
     """What a library says of its error, short enough for ours."""
     return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}"
-
-
-def _decode(records: list, name: str, split: str, channels: int | None) -> np.ndarray:
-    """PNG or JPEG bytes to one uint8 array `[N, H, W, C]`."""
-    from PIL import Image
-
-    mode = {1: "L", 3: "RGB"}.get(channels or 3, "RGB")
-
-    def pixels_of(record: Any) -> np.ndarray:
-        image = Image.open(io.BytesIO(record["image"]))
-        return np.asarray(image if image.mode == mode else image.convert(mode))  # a conversion copies
-
-    first = pixels_of(records[0])
-    images = np.empty((len(records), *first.shape[:2], 1 if mode == "L" else 3), np.uint8)
-    for index, record in enumerate(records):
-        pixels = pixels_of(record)
-        if pixels.shape != first.shape:
-            raise UserError(
-                f"TFDS data set {name!r}, split {split!r}: image {index} is {pixels.shape[0]}×{pixels.shape[1]}, image"
-                f" 0 is {first.shape[0]}×{first.shape[1]}; only sets of equal-sized images can be held in memory"
-            )
-        images[index] = pixels.reshape(images.shape[1:])  # grey: [H, W] -> [H, W, 1]
-    return images
 
 
 SOURCES: dict[str, Callable[..., Source]] = {"sklearn": sklearn_source, "tfds": tfds_source}

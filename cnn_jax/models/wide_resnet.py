@@ -125,17 +125,18 @@ def wide_resnet(
     """WRN-depth-widening for small images, for any number of space axes.
 
     Input `[B, *space, in_channels]`, logits `[B, num_classes]`. Strides: stem 1, stages 1, 2 and 4. Kernels start as He
-    et al. 2015 (Eq. 14, fan-out). With ten classes WRN-28-10 has 36,479,194 parameters.
+    et al. 2015 (Eq. 14, fan-out, as in the authors' Lua code). With ten classes WRN-28-10 has 36,479,194 parameters.
 
     Args:
       num_classes: K.
       in_channels: channels of the images.
-      depth: layers with weights, 6n + 4: the stem, three stages of n blocks of two convolutions, and one projection
-        each.
+      depth: 6n + 4: the stem, three stages of n blocks of two convolutions, and a projection for each stage, which
+        counts also where k = 1 needs none in the first.
       widening: k; the stages have 16k, 32k and 64k channels.
       activation: a key of `nn.activation.ACTIVATIONS`.
       norm: "batch", "group", "layer" or "none".
-      dropout_rate: share of the values between a block's convolutions that training sets to 0; the paper's is 0.3.
+      dropout_rate: share of the values between a block's convolutions that training sets to 0; in the paper 0.3 on
+        CIFAR, 0.4 on SVHN.
       dtype: compute type, "float32" or "bfloat16".
       remat: stages to compute again in the backward pass, of "stage1", "stage2" and "stage3"; see `nn.remat`.
 

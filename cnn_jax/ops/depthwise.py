@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 SMALLEST_PART, ROWS = 8, 16
-"""A kernel's gradient is summed over parts of the batch, of at least so many images; of an image, over so many rows."""
+"""A kernel's gradient is summed over parts of the batch of at least so many images, and over at most so many rows."""
 
 
 def depthwise(
@@ -52,8 +52,9 @@ def depthwise_kernel_gradient(
     """For each position and channel, the sum over all pixels of the shifted image times the cotangent.
 
     Part by part of the batch, so that the shifted images of one part stay in the processor's cache. A part holds every
-    n-th image: where devices divide the batch, each has its share of every part. Within a part rows are added as whole
-    arrays, which XLA makes one elementwise loop of; what is left then is a small sum over axes, which it does slowly.
+    n-th image: where devices divide the images of a part, each has its share of every part. Within a part rows are
+    added as whole arrays, which XLA makes one elementwise loop of; what is left then is a small sum over axes, which
+    it does slowly.
 
     Args:
       cotangent: of the output, `[B, *out, C]`.
@@ -64,11 +65,14 @@ def depthwise_kernel_gradient(
       dilation: as in `depthwise`.
     """
     batch = x.shape[0]
-    parts = max(n for n in range(1, batch + 1) if batch % n == 0 and (n == 1 or batch // n >= SMALLEST_PART))
+    sizes = (n for n in range(1, batch + 1) if batch % n == 0 and (n == 1 or batch // n >= SMALLEST_PART))
+    parts = max(sizes, default=1)
     # [B, ...] -> [B / parts, parts, ...]
     xs, cotangents = (a.reshape(batch // parts, parts, *a.shape[1:]) for a in (x, cotangent))
     rows = cotangents.shape[2]
-    terms = next((n for n in range(ROWS, ROWS // 4, -1) if rows % n == 0), rows)
+    groups = -(-rows // ROWS)
+    terms = -(-rows // groups)
+    missing = groups * terms - rows  # made up of zeros
 
     def add_part(totals: Sequence[Array], index: Array) -> tuple[Sequence[Array], None]:
         part, seen = (jax.lax.dynamic_index_in_dim(a, index, axis=1, keepdims=False) for a in (cotangents, xs))
@@ -77,11 +81,13 @@ def depthwise_kernel_gradient(
 
     def product_sum(image: Array, part: Array) -> Array:
         """The products of some rows, added to each other: an elementwise operation, unlike a sum over an axis."""
-        pairs = ([jax.lax.slice_in_dim(a, row, rows, terms, axis=1) for a in (image, part)] for row in range(terms))
+        ends = [(0, 0, 0), (0, missing, 0)] + [(0, 0, 0)] * (x.ndim - 2)
+        whole = [jax.lax.pad(a, jnp.zeros((), a.dtype), ends) for a in (image, part)]
+        pairs = ([jax.lax.slice_in_dim(a, row, None, terms, axis=1) for a in whole] for row in range(terms))
         products = [a.astype(jnp.float32) * b.astype(jnp.float32) for a, b in pairs]
         return functools.reduce(jnp.add, products)
 
-    start = jnp.zeros((batch // parts, rows // terms, *cotangent.shape[2:]), jnp.float32)
+    start = jnp.zeros((batch // parts, groups, *cotangent.shape[2:]), jnp.float32)
     positions = int(np.prod(window))
     totals, _ = jax.lax.scan(add_part, (start,) * positions, jnp.arange(parts))
     axes = tuple(range(x.ndim - 1))

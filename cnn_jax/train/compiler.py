@@ -10,8 +10,9 @@ from cnn_jax.types import PyTree
 
 # What YNNPACK may take over on a CPU. In training it is all that it does by default but single convolutions, which lose
 # there. With XLA_FLAGS one would subtract that one; an option of a program has to name the others.
-PRODUCTS = ("INDIVIDUAL_DOT",)
 YNNPACK_FUSIONS = ("DOT", "INDIVIDUAL_DOT", "REDUCE")
+# Without gradients: see `compiler_options`.
+PRODUCTS = ("INDIVIDUAL_DOT",)
 
 
 def compiler_options(params: PyTree, *, gradients: bool) -> dict[str, str]:

@@ -31,8 +31,10 @@ def main(folder: pathlib.Path, epochs: int, layout: str) -> None:
         # [N, H, W, C] -> [N, C, H, W]
         splits[split] = torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(labels).long()
     images, labels = splits["train"]
-    pixels = images.double() / 255.0
-    mean, std = pixels.mean().float(), pixels.std().float()
+    counts = torch.bincount(images.flatten(), minlength=256).double()
+    levels = torch.arange(256, dtype=torch.float64) / 255.0
+    mean = (counts @ levels / counts.sum()).float()
+    std = ((counts @ levels**2 / counts.sum()) - mean**2).sqrt().float()
     network = torch_networks.build("classic_stack", num_classes=10, in_channels=1, image=(28, 28), dense=())
     network = network.to(memory_format=memory_format)
     optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)

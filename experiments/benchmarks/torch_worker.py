@@ -92,6 +92,7 @@ def main() -> None:
         if request["do"] == "describe":
             network = build(request["case"])
             answer["parameters"] = sum(parameter.numel() for parameter in network.parameters())
+            answer["batch_size"] = answer["examples"] = request["case"]["batch_size"]
             answer["versions"] = {"torch": torch.__version__}
             answer["variants"] = ["eager", "channels_last", "compiled"]
         elif request["do"] == "prepare":

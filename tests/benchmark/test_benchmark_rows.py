@@ -15,7 +15,7 @@ from cnn_jax.benchmark.cases import CPU_CASES, Case, select
 from cnn_jax.benchmark.gpu import GPU_CASES, smoke
 from cnn_jax.benchmark.peer import SCRIPTS, find_torch
 from cnn_jax.benchmark.table import Protocol, measure, our_side, torch_side
-from cnn_jax.benchmark.worker import describe, make_experiment, make_runner
+from cnn_jax.benchmark.worker import describe, make_experiment, make_runner, make_runs
 from cnn_jax.errors import UserError
 
 TINY = Case(model="lenet5", image=(28, 28, 1), batch_size=4)
@@ -26,7 +26,7 @@ def test_a_runner_takes_the_steps_of_a_run():
     experiment = make_experiment(TINY)
     for mode in ("train", "forward"):
         make_runner(experiment, mode)(2)
-    about = describe(TINY, experiment, runs=None)
+    about = describe(TINY, experiment)
     assert about["parameters"] == 61_706  # LeCun et al. 1998, as it is taught today: numbers.md
     assert sum(about["parameter_bytes"]) == 4 * 61_706
     assert about["norm_bytes"] == []
@@ -55,6 +55,9 @@ def test_many_runs_count_the_examples_of_all():
     many, alone = (our_side(runs=runs) for runs in (3, 1))
     [row] = measure([(TINY, ("train",))], ours=many, peer=alone, protocol=QUICK, say=lambda _: None)
     assert set(row["trials"]) == {"vmap", "sequential"}
+    about = describe(TINY, make_runs(TINY, 1, overrides=())[0], runs=3)
+    # Three runs of four steps of four examples are what is timed as one; of one run alone, four steps.
+    assert (about["examples"], about["runs"], about["batch_size"]) == (3 * 4 * 4, 3, 4)
     assert row["variant"] in row["trials"]
     assert row["peer_variant"] == "alone"
     assert row["parameters"] == 61_706  # of one run
@@ -62,8 +65,21 @@ def test_many_runs_count_the_examples_of_all():
 
 def test_different_networks_are_refused():
     peer = our_side(overrides=("--config.model.num_classes=11",))
-    with pytest.raises(UserError, match=r"lenet5: the networks differ, parameters: .*61706.*61791"):
+    with pytest.raises(UserError, match=r"lenet5: the sides differ, parameters: .*61706.*61791"):
         list(measure([(TINY, ("train",))], ours=our_side(), peer=peer, protocol=QUICK, say=print))
+
+
+def test_other_batches_than_the_peers_are_refused():
+    ours = our_side(overrides=("--config.data.batch_size=8",))
+    with pytest.raises(UserError, match=r"the sides differ, batch_size: {'ours': 8, 'peer': 4}"):
+        list(measure([(TINY, ("train",))], ours=ours, peer=our_side(), protocol=QUICK, say=print))
+
+
+def test_a_worker_that_fails_is_one_line():
+    for override, line in (("--config.model.dtpye=x", "dtpye"), ("--config.data.resident=true", "benchmark.py runs")):
+        ours = our_side(overrides=(override,))
+        with pytest.raises(UserError, match=line):
+            list(measure([(TINY, ("train",))], ours=ours, peer=None, protocol=QUICK, say=print))
 
 
 @pytest.mark.slow
@@ -152,6 +168,13 @@ def test_unknown_rows(rows, message):
         (["scaling", "--interconnect=nvlink"], "did you mean 'nvlink4'"),
         (["table", "--chekc"], "'--chekc' is not understood"),
         (["gpu", "--rows=resnet20"], "JAX finds no GPU here"),
+        (["cpu", "--rows=,"], "--rows=, names no model"),
+        (["cpu", "--peer=plain", "--store"], "drop --peer=plain"),
+        (["runs", "--rows=resnet20:forward"], "known: train"),
+        (["runs", "--runs=1"], "--runs=1 must be 2 or more"),
+        (["command", "--config.train.duration.steps=10"], "the duration of --epochs"),
+        (["scaling", "--model=lenet5,resnet20"], "must be one model"),
+        (["scaling", "--bandwidth=0"], "--bandwidth=0.0 must be above 0"),
         (["tabel"], "invalid choice"),
     ],
 )

@@ -61,9 +61,9 @@ def test_a_budget_adds_rounds(monkeypatch):
 
 def test_medians_and_ratios_of_rounds():
     # A machine that slows down both sides in one round leaves that round's ratio as it is.
-    row = compare(100, [1.0, 10.0, 2.0], [2.0, 20.0, 1.0])
+    row = compare([100.0, 10.0, 50.0], [50.0, 5.0, 100.0])
     assert (row["ours"], row["ours_spread"]) == (50.0, [10.0, 100.0])
     assert (row["peer"], row["peer_spread"]) == (50.0, [5.0, 100.0])
     assert (row["ratio"], row["ratio_spread"], row["rounds"]) == (2.0, [0.5, 2.0], 3)
-    alone = compare(100, [1.0], None)
+    alone = compare([100.0], None)
     assert (alone["peer"], alone["ratio"], alone["ratio_spread"]) == (None, None, None)

@@ -12,7 +12,7 @@ def measure(tfds_directory, monkeypatch, *overrides, python=None):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tfds_directory))
     splits = [f"--config.data.splits.{name}={value}" for name, value in SPLITS.items()]
     said = []
-    rows = measure_command(epochs=1, rounds=1, python=python, overrides=[*splits, *overrides], say=said.append)
+    rows = measure_command(epochs=1, rounds=1, python=lambda: python, overrides=[*splits, *overrides], say=said.append)
     return rows, said
 
 

@@ -91,13 +91,24 @@ def test_dropout_lies_between_the_convolutions_of_every_block_and_only_in_traini
             train=train,
             mutable=["intermediates", "batch_stats"],
             rngs={"dropout": jax.random.key(0)},
-            capture_intermediates=lambda module, _: module.name in ("norm2", "dropout"),
+            capture_intermediates=lambda module, _: module.name in ("norm2", "dropout", "conv2"),
         )
-        return [state["intermediates"]["backbone"][f"stage{i}"]["block1"] for i in (1, 2, 3)]
+        kernels = variables["params"]["backbone"]
+        return [
+            (
+                kernels[f"stage{i}"]["block1"]["conv2"]["kernel"],
+                state["intermediates"]["backbone"][f"stage{i}"]["block1"],
+            )
+            for i in (1, 2, 3)
+        ]
 
     for train in (True, False):
-        for block in captured(train):
-            (normalised,), (after,) = (block[name]["__call__"] for name in ("norm2", "dropout"))
+        for kernel, block in captured(train):
+            (normalised,), (after,), (out,) = (block[name]["__call__"] for name in ("norm2", "dropout", "conv2"))
+            expected = jax.lax.conv_general_dilated(
+                after, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), precision="highest"
+            )
+            np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-4)
             before = np.maximum(normalised, 0)
             if not train:
                 np.testing.assert_array_equal(after, before)

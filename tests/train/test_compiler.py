@@ -1,10 +1,11 @@
-"""Options of the compiler follow from the network's kernels, and reach the compiled step."""
+"""Options of the compiler follow from the network's kernels and from what a program computes."""
 
 import jax
 import pytest
 
 from cnn_jax import models
 from cnn_jax.train.compiler import compiler_options
+from cnn_jax.train.run import build
 
 
 @pytest.mark.parametrize(
@@ -22,6 +23,23 @@ def test_networks_of_mostly_one_pixel_kernels_leave_elementwise_operations_to_xl
 def test_without_gradients_convolutions_are_in_no_fusion():
     (value,) = compiler_options({}, gradients=False).values()
     assert value == "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
+
+
+def test_programs_that_train_and_those_that_predict_get_their_own(tiny_config, monkeypatch):
+    given, jit = [], jax.jit
+
+    def record(*arguments, **options):
+        given.append(options.get("compiler_options"))
+        return jit(*arguments, **options)
+
+    experiment = build(tiny_config)
+    monkeypatch.setattr(jax, "jit", record)
+    experiment.compiled_step()
+    experiment.compiled_evaluation()
+    experiment.compiled_prediction()
+    train, evaluation, prediction = (options["xla_cpu_experimental_ynn_fusion_type"] for options in given)
+    assert "REDUCE" in train
+    assert evaluation == prediction == "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
 
 
 def test_a_backend_that_is_no_cpu_gets_none(monkeypatch):

@@ -96,7 +96,10 @@ def lines(text):
 
     Its threads write a message in pieces, between which those of another may fall: what is left of both are numbers.
     """
-    return [line for line in GLOO.sub("", text).splitlines() if line.strip() and not line.strip().isdecimal()]
+    theirs = GLOO.search(text) is not None
+    return [
+        line for line in GLOO.sub("", text).splitlines() if line.strip() and not (theirs and line.strip().isdecimal())
+    ]
 
 
 def rows(directory):

@@ -1,0 +1,96 @@
+"""Images decoded, and kept between runs: decoding a data set takes longer than a short training's compilation."""
+
+import hashlib
+import io
+import json
+import os
+import pathlib
+import tempfile
+import zipfile
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from cnn_jax.errors import UserError
+
+FOLDER = "CNN_JAX_DECODED_CACHE"
+"""The environment variable that names the folder; without it, or where it is empty, nothing is kept."""
+LARGEST = 2**31
+"""Bytes of images that are kept at most."""
+
+Arrays = tuple[np.ndarray, np.ndarray]
+
+
+def decode_images(encoded: Sequence[bytes], *, channels: int | None) -> np.ndarray:
+    """PNG or JPEG files to one uint8 array `[N, H, W, C]`.
+
+    Args:
+      encoded: contents of files, N of at least 1.
+      channels: C, 1 for grey; None is 3.
+
+    Raises:
+      UserError: images of different sizes.
+    """
+    from PIL import Image
+
+    mode = {1: "L", 3: "RGB"}.get(channels or 3, "RGB")
+
+    def pixels_of(file: bytes) -> np.ndarray:
+        image = Image.open(io.BytesIO(file))
+        return np.asarray(image if image.mode == mode else image.convert(mode))  # a conversion copies
+
+    first = pixels_of(encoded[0])
+    images = np.empty((len(encoded), *first.shape[:2], 1 if mode == "L" else 3), np.uint8)
+    for index, file in enumerate(encoded):
+        pixels = pixels_of(file)
+        if pixels.shape != first.shape:
+            raise UserError(
+                f"image {index} is {pixels.shape[0]}×{pixels.shape[1]}, image 0 is {first.shape[0]}×{first.shape[1]};"
+                " only sets of equal-sized images can be held in memory"
+            )
+        images[index] = pixels.reshape(images.shape[1:])  # grey: [H, W] -> [H, W, 1]
+    return images
+
+
+def decoded(identity: Sequence[str | int], source: pathlib.Path, decode: Callable[[], Arrays]) -> Arrays:
+    """What `decode` returns, read from the last time where nothing has changed since.
+
+    A kept file has checksums; one that is damaged or cannot be read is made anew, and one that cannot be written is
+    done without.
+
+    Args:
+      identity: what else the result depends on, such as the split and the version of the decoder.
+      source: the folder of encoded files: their names, sizes and times of change are part of the identity.
+      decode: makes images uint8 `[N, *space, C]` and labels `[N]`.
+    """
+    folder = os.environ.get(FOLDER)
+    if not folder or not source.is_dir():  # TFDS reads from buckets too
+        return decode()
+    files = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(source.iterdir())]
+    name = hashlib.sha256(json.dumps([str(source.resolve()), *identity, files]).encode()).hexdigest()
+    path = pathlib.Path(folder) / f"{name}.npz"
+    try:
+        # Opened here: NumPy leaves a file that is no archive open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
+            return kept["images"], kept["labels"]
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+        images, labels = decode()
+    if images.nbytes <= LARGEST:
+        _keep(path, images, labels)
+    return images, labels
+
+
+def _keep(path: pathlib.Path, images: np.ndarray, labels: np.ndarray) -> None:
+    """Write the file whole or not at all: other runs may read it meanwhile."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as part:
+            unfinished = pathlib.Path(part.name)
+    except OSError:
+        return
+    try:
+        with unfinished.open("wb") as file:
+            np.savez(file, images=images, labels=labels)
+        unfinished.replace(path)
+    except OSError:  # a full disk costs the next run its time, not this one its data
+        unfinished.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
 from cnn_jax.data import decoded
-from cnn_jax.errors import DivergenceError, UserError
+from cnn_jax.errors import DivergenceError, ProcessLostError, UserError
 from cnn_jax.memory import keep_freed_memory
 from cnn_jax.train.config_file import Node, load, override
 
@@ -40,7 +40,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def run(main: Callable[[Sequence[str]], int], *, after_interrupt: str = "") -> None:
-    """Run a command and exit: 0 done, 1 training diverged, 2 bad input, 130 interrupted.
+    """Run a command and exit: 0 done, 1 training diverged or lost a process, 2 bad input, 130 interrupted.
 
     Args:
       main: takes the arguments, returns the exit status.
@@ -68,6 +68,11 @@ def run(main: Callable[[Sequence[str]], int], *, after_interrupt: str = "") -> N
     except DivergenceError as error:
         print(f"error: {error}", file=sys.stderr)
         status = 1
+    except ProcessLostError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)  # at a normal exit JAX would wait for the process that is gone
     except KeyboardInterrupt:
         print(f"interrupted{after_interrupt}", file=sys.stderr)
         status = 130

@@ -25,6 +25,10 @@ class DivergenceError(RuntimeError):
         self.step = step
 
 
+class ProcessLostError(RuntimeError):
+    """Another process of the same run has ended; the message is one line that says how to go on."""
+
+
 def unknown_name(what: str, value: str, known: Iterable[str]) -> UserError:
     """The error for a name that is in no table: names the nearest known one and lists all.
 

@@ -5,14 +5,15 @@ their number and its own. Whatever one process alone does (read a file, lock a d
 `together`, so that its failure ends all of them instead of leaving the others to wait.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from cnn_jax.errors import UserError
+from cnn_jax.errors import ProcessLostError, UserError
 
 T = TypeVar("T")
 AUTOMATIC = "auto"
@@ -21,6 +22,9 @@ HEARTBEAT_SECONDS = 120
 # How long a process waits for the others to start.
 START_SECONDS = 300
 LONGEST_MESSAGE = 1024
+LONGEST_REASON = 100
+# In what Gloo, NCCL and JAX's coordination service say of it.
+SIGNS_OF_A_LOST_PROCESS = ("Gloo", "NCCL", "heartbeat", "UNAVAILABLE")
 
 
 def start(*, coordinator: str | None, processes: int | None, process: int | None) -> None:
@@ -63,6 +67,24 @@ def start(*, coordinator: str | None, processes: int | None, process: int | None
     except (ValueError, RuntimeError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise UserError(f"the processes did not find each other ({reason}); check --coordinator") from None
+
+
+@contextlib.contextmanager
+def naming_lost_processes() -> Iterator[None]:
+    """Turn what JAX raises when another process is gone into one line.
+
+    Raises:
+      ProcessLostError: another process ended, or cannot be reached.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        reason = str(error).strip().partition("\n")[0]
+        if jax.process_count() == 1 or not any(sign in reason for sign in SIGNS_OF_A_LOST_PROCESS):
+            raise
+        raise ProcessLostError(
+            f"another process ended or cannot be reached ({reason[-LONGEST_REASON:]}); start all again with --resume"
+        ) from error
 
 
 def is_first() -> bool:

@@ -15,7 +15,7 @@ from cnn_jax.errors import DivergenceError, UserError
 from cnn_jax.train.checkpoint import CheckpointGoneError, Checkpoints
 from cnn_jax.train.config import resolve
 from cnn_jax.train.config_file import Node, plain
-from cnn_jax.train.distributed import is_first, together
+from cnn_jax.train.distributed import is_first, naming_lost_processes, together
 from cnn_jax.train.evaluate import scalars
 from cnn_jax.train.experiment import Experiment
 from cnn_jax.train.many_runs import build_runs, many_runs, split_runs
@@ -42,11 +42,12 @@ def train(config: Node, workdir: str | os.PathLike[str], *, resume: bool = False
     Raises:
       UserError: whatever is wrong with the config, the data or the directory, before any training step.
       DivergenceError: a loss or gradient was not finite; `result.json` then says so, and the last checkpoint stays.
+      ProcessLostError: another process of this run has ended.
     """
     started = time.perf_counter()
     experiment = together(lambda: _build_and_check(config))
     path, first = pathlib.Path(workdir), is_first()
-    with contextlib.ExitStack() as opened:
+    with naming_lost_processes(), contextlib.ExitStack() as opened:
         directory = together(
             lambda: opened.enter_context(RunDirectory(path, experiment.config, resume=resume, owner=first))
         )

@@ -14,7 +14,6 @@ the rate 0, but its gradient is still computed.
 
 On a GPU (the accuracy and `wall_seconds` are in result.json; compilation is included, a second run finds the cache):
 
-  export JAX_COMPILATION_CACHE_DIR=.cache/jax
   for seed in 0 1 2 3 4; do
     python experiments/train.py --config=configs/classification/cifar10_speedrun.py --workdir=runs/speedrun-$seed \
       --config.seed=$seed

@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
@@ -65,8 +66,8 @@ def config(parallel):
     }
 
 
-def run_processes(folder, arguments, *, processes=2, devices=4, without_data=()):
-    """Run the training command in several processes; their (status, standard output, lines of standard error)."""
+def start_processes(folder, arguments, *, processes=2, devices=4, without_data=()):
+    """Start the training command in several processes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -83,6 +84,12 @@ def run_processes(folder, arguments, *, processes=2, devices=4, without_data=())
                 command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
             )
         )
+    return started
+
+
+def run_processes(folder, arguments, **options):
+    """Run the training command in several processes; their (status, standard output, lines of standard error)."""
+    started = start_processes(folder, arguments, **options)
     try:
         outputs = [process.communicate(timeout=500) for process in started]
     finally:
@@ -104,6 +111,10 @@ def lines(text):
 
 def rows(directory):
     return [{k: v for k, v in row.items() if k != "time"} for row in read_rows(directory / "metrics.jsonl")]
+
+
+def started_rows(directory):
+    return rows(directory) if (directory / "metrics.jsonl").exists() else []
 
 
 def leaves(values, directory, step):
@@ -172,6 +183,38 @@ def test_a_refusal_of_the_first_process_ends_all_with_one_line(finished):
         assert (status, out) == (2, [])
         assert len(err) == 1
         assert "already holds this run; add --resume" in err[0]
+
+
+@pytest.mark.slow
+def test_when_a_process_is_killed_the_others_end_with_one_line_and_all_go_on(tmp_path):
+    values = config({})
+    every = {"duration": 600, "log_every": 10, "evaluate_every": 600, "save_every": 50}
+    values["train"] |= {name: {"steps": steps} for name, steps in every.items()}
+    (tmp_path / "config.py").write_text(CONFIG.format(values), encoding="utf-8")
+    arguments = [f"--config={tmp_path / 'config.py'}", f"--workdir={tmp_path / 'run'}"]
+    first, second = start_processes(tmp_path, arguments, devices=1)
+    try:
+        deadline = time.monotonic() + 300
+        # Between two saves: Orbax would wait for a process that is killed within one, until the heartbeats tell.
+        while not any(row["step"] % 50 == 10 for row in started_rows(tmp_path / "run")[5:]):
+            assert first.poll() is None, first.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        second.kill()
+        _, err = first.communicate(timeout=60)
+        second.communicate()
+    finally:
+        first.kill()
+        second.kill()
+    assert first.returncode == 1
+    [said] = [line for line in lines(err) if line.startswith("error: ")]
+    assert "another process ended" in said
+    assert said.endswith("start all again with --resume")
+    assert "Traceback" not in err
+    assert rows(tmp_path / "run")[-1]["step"] < 600
+    for status, _, _ in run_processes(tmp_path, [*arguments, "--resume"], devices=1):
+        assert status == 0
+    assert [row["step"] for row in rows(tmp_path / "run") if "train/loss" in row] == [*range(10, 601, 10)]
 
 
 @pytest.mark.slow

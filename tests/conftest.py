@@ -45,7 +45,7 @@ def golden():
 @pytest.fixture
 def quick_compilation() -> Iterator[None]:
     """Without LLVM's optimisations, for many small programs that run once."""
-    before = jax.config.jax_disable_most_optimizations
+    before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", before)

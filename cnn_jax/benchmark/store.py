@@ -98,10 +98,11 @@ def _origin(name: str, contents: Mapping[str, Any]) -> str:
     commit = f"`{contents['commit'][:9]}`" if contents["commit"] else "no commit"
     changed = " with uncommitted changes" if contents["dirty"] else ""
     rounds = sorted({row["rounds"] for row in contents["rows"]})
+    span = f"{rounds[0]} to {rounds[-1]} rounds" if len(rounds) > 1 else f"{rounds[0]} round" + "s" * (rounds[0] > 1)
     others = max((row["others"] for row in contents["rows"] if row["others"] is not None), default=0.0)
     noise = f" Other processes took up to {others:.0%} of the machine." if others > NOT_QUIET else ""
     return (
-        f"Medians of {rounds[0]} to {rounds[-1]} rounds in turn, examples per second: {hardware['device']},"
+        f"Medians of {span} in turn, examples per second: {hardware['device']},"
         f" {hardware['cores']} cores, JAX {packages['jax']}{torch}, commit {commit}{changed},"
         f" `{' '.join(contents['command'])}`, `experiments/results/benchmarks/{name}.json`.{noise}"
     )

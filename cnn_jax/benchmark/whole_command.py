@@ -52,54 +52,30 @@ def measure_command(
     config = resolve(override(load(str(CONFIG)), overrides))
     if config.train.duration != Duration(epochs=epochs) or None in dict(config.data.splits).values():
         raise UserError(
-            "the peer has the splits of the config and the duration of --epochs; override neither with none"
+            "the peer trains for --epochs on three splits; leave config.train.duration alone and name all three"
         )
     torch = python()
     with tempfile.TemporaryDirectory(prefix="cnn_jax_benchmark_") as name:
         folder = pathlib.Path(name)
         images = _export(folder, config)
-        commands: dict[str, Callable[[int], float]] = {}
-        parameters: dict[str, int] = {}
-        versions: dict[str, str] = {}
-
-        def ours(cache: str, index: int) -> float:
-            environment = {name: value for name, value in os.environ.items() if name not in CACHES}
-            # Compiled programs and decoded images; the platform is the peer's.
-            environment |= {"XDG_CACHE_HOME": str(folder / cache), "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
-            run = folder / f"{cache}_run_{index}"
-            script = str(ROOT / "experiments" / "train.py")
-            seconds, _ = _time(
-                [sys.executable, script, f"--config={CONFIG}", f"--workdir={run}", *overrides], environment
-            )
-            result = read_json(run / RESULT)
-            parameters["ours"] = result["parameters"]
-            say(f"ours, {cache}: {seconds:.1f} s, test accuracy {result['metrics']['test/accuracy']:.4f}")
-            return seconds
-
-        def theirs(layout: str) -> float:
-            script = str(SCRIPTS / "torch_fashion.py")
-            arguments = [str(torch), script, str(folder), str(epochs), layout, str(cores())]
-            seconds, output = _time(arguments, peer_environment())
-            result = json.loads(output)
-            parameters["peer"], versions["torch"] = result["parameters"], result["torch"]
-            say(f"torch, {layout}: {seconds:.1f} s, test accuracy {result['accuracy']:.4f}")
-            return seconds
-
-        commands["cold"] = lambda index: ours(f"cold_cache_{index}", index)
-        commands["warm"] = lambda index: ours("warm_cache", index)
-        layout = None
+        commands: dict[str, Callable[[int], dict[str, Any]]] = {
+            "cold": lambda index: _ours(folder, f"cold_cache_{index}", overrides, say=say),
+            "warm": lambda _: _ours(folder, "warm_cache", overrides, say=say),
+        }
+        first, layout = {"ours": commands["warm"](0)}, None  # fills the cache
         if torch is not None:
-            trials = {layout: theirs(layout) for layout in LAYOUTS}
-            layout = min(trials, key=trials.__getitem__)
-            commands["peer"] = lambda _: theirs(str(layout))
-        commands["warm"](-1)  # fills the cache
+            trials = {layout: _theirs(torch, folder, epochs, layout, say=say) for layout in LAYOUTS}
+            layout = min(trials, key=lambda layout: trials[layout]["seconds"])
+            first["peer"] = trials[layout]
+            commands["peer"] = lambda _: _theirs(torch, folder, epochs, str(layout), say=say)
+        parameters = {side: result["parameters"] for side, result in first.items()}
         if len(set(parameters.values())) > 1:
             raise UserError(f"the networks differ, parameters: {parameters}")
         seconds: dict[str, list[float]] = {name: [] for name in commands}
         for index in range(rounds):
             for name in commands if index % 2 == 0 else reversed(commands):
                 time.sleep(PAUSE_SECONDS)
-                seconds[name].append(commands[name](index))
+                seconds[name].append(commands[name](index)["seconds"])
     rates = {name: [epochs * len(images) / each for each in values] for name, values in seconds.items()}
     return [
         {
@@ -112,11 +88,35 @@ def measure_command(
             "image": list(images.shape[1:]),
             "parameters": parameters["ours"],
             "peer_variant": layout,
-            "peer_versions": versions,
+            "peer_versions": {"torch": first["peer"]["torch"]} if "peer" in first else {},
             "others": None,
         }
         for cache in ("cold", "warm")
     ]
+
+
+def _ours(folder: pathlib.Path, cache: str, overrides: Sequence[str], *, say: Callable[[str], None]) -> dict[str, Any]:
+    """Train with the cache of this name; seconds and parameters."""
+    environment = {name: value for name, value in os.environ.items() if name not in CACHES}
+    # Compiled programs and decoded images; the platform is the peer's.
+    environment |= {"XDG_CACHE_HOME": str(folder / cache), "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    run = tempfile.mkdtemp(prefix="run_", dir=folder)
+    script = str(ROOT / "experiments" / "train.py")
+    seconds, _ = _time([sys.executable, script, f"--config={CONFIG}", f"--workdir={run}", *overrides], environment)
+    result = read_json(pathlib.Path(run) / RESULT)
+    say(f"ours, {cache}: {seconds:.1f} s, test accuracy {result['metrics']['test/accuracy']:.4f}")
+    return {"seconds": seconds, "parameters": result["parameters"]}
+
+
+def _theirs(
+    python: str, folder: pathlib.Path, epochs: int, layout: str, *, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Train with torch; seconds, parameters, accuracy and torch's version."""
+    script = str(SCRIPTS / "torch_fashion.py")
+    seconds, output = _time([python, script, str(folder), str(epochs), layout, str(cores())], peer_environment())
+    result = json.loads(output)
+    say(f"torch, {layout}: {seconds:.1f} s, test accuracy {result['accuracy']:.4f}")
+    return {"seconds": seconds, **result}
 
 
 def _export(folder: pathlib.Path, config: Config) -> np.ndarray:

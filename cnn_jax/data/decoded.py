@@ -6,7 +6,6 @@ import json
 import os
 import pathlib
 import tempfile
-import zipfile
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -15,8 +14,10 @@ from cnn_jax.errors import UserError
 
 FOLDER = "CNN_JAX_DECODED_CACHE"
 """The environment variable that names the folder; without it, or where it is empty, nothing is kept."""
-LARGEST = 2**31
+LARGEST = 2**30
 """Bytes of images that are kept at most."""
+
+DIGEST_BYTES = hashlib.sha256().digest_size
 
 Arrays = tuple[np.ndarray, np.ndarray]
 
@@ -55,8 +56,8 @@ def decode_images(encoded: Sequence[bytes], *, channels: int | None) -> np.ndarr
 def decoded(identity: Sequence[str | int], source: pathlib.Path, decode: Callable[[], Arrays]) -> Arrays:
     """What `decode` returns, read from the last time where nothing has changed since.
 
-    A kept file has checksums; one that is damaged or cannot be read is made anew, and one that cannot be written is
-    done without.
+    A kept file begins with the digest of what follows; one that is damaged or cannot be read is made anew, and one that
+    cannot be written is done without.
 
     Args:
       identity: what else the result depends on, such as the split and the version of the decoder.
@@ -68,16 +69,24 @@ def decoded(identity: Sequence[str | int], source: pathlib.Path, decode: Callabl
         return decode()
     files = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(source.iterdir())]
     name = hashlib.sha256(json.dumps([str(source.resolve()), *identity, files]).encode()).hexdigest()
-    path = pathlib.Path(folder) / f"{name}.npz"
-    try:
-        # Opened here: NumPy leaves a file that is no archive open.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
+    path = pathlib.Path(folder) / name
+    content = _read(path)
+    # Not the checksums of the archive: NumPy trusts its headers, and stops before the end where one says so.
+    if hashlib.sha256(content[DIGEST_BYTES:]).digest() == content[:DIGEST_BYTES]:
+        with np.load(io.BytesIO(content[DIGEST_BYTES:]), allow_pickle=False) as kept:
             return kept["images"], kept["labels"]
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
-        images, labels = decode()
+    images, labels = decode()
     if images.nbytes <= LARGEST:
         _keep(path, images, labels)
     return images, labels
+
+
+def _read(path: pathlib.Path) -> bytes:
+    """The content of a file, empty where there is none to be read."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
 
 
 def _keep(path: pathlib.Path, images: np.ndarray, labels: np.ndarray) -> None:
@@ -89,8 +98,11 @@ def _keep(path: pathlib.Path, images: np.ndarray, labels: np.ndarray) -> None:
     except OSError:
         return
     try:
+        archive = io.BytesIO()
+        np.savez(archive, images=images, labels=labels)
         with unfinished.open("wb") as file:
-            np.savez(file, images=images, labels=labels)
+            file.write(hashlib.sha256(archive.getbuffer()).digest())
+            file.write(archive.getbuffer())
         unfinished.replace(path)
     except OSError:  # a full disk costs the next run its time, not this one its data
         unfinished.unlink(missing_ok=True)

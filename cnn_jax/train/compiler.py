@@ -42,6 +42,19 @@ def compiler_options(params: PyTree, *, gradients: bool) -> dict[str, str]:
     return _of_ynnpack(names)
 
 
+def creation_options() -> dict[str, str]:
+    """For the program that creates a state, which runs once: few of LLVM's passes on a CPU.
+
+    Random numbers are very many instructions, and with all passes a small network's take ten seconds. Level 1 takes one
+    second, for a program that runs as fast and gives the same values to the bit.
+
+    Returns:
+      Empty on anything but a CPU, and where this version of XLA does not know the option.
+    """
+    options = {"xla_backend_optimization_level": "1"}
+    return options if jax.default_backend() == "cpu" and _are_known(tuple(options.items())) else {}
+
+
 def _of_ynnpack(names: Sequence[str]) -> dict[str, str]:
     """The option that gives YNNPACK these fusions, if it is known."""
     options = {"xla_cpu_experimental_ynn_fusion_type": ",".join(f"LIBRARY_FUSION_TYPE_{name}" for name in names)}

@@ -17,7 +17,7 @@ from cnn_jax.data.batches import evaluation_batches, training_batch
 from cnn_jax.data.resident import epoch_orders
 from cnn_jax.data.sources import LabelledImages
 from cnn_jax.tasks.task import Task
-from cnn_jax.train.compiler import compiler_options
+from cnn_jax.train.compiler import compiler_options, creation_options
 from cnn_jax.train.config import Config
 from cnn_jax.train.dispatch import Advance, Program, Step, resident_advance, resident_steps
 from cnn_jax.train.evaluate import EvaluationStep, evaluate, evaluation_step, scalars, summarize
@@ -91,7 +91,8 @@ class Experiment:
 
     def initial_state(self) -> TrainState:
         """The state before the first step, on the devices."""
-        return jax.jit(self._create_state, out_shardings=self.state_sharding)(self.key)
+        create = jax.jit(self._create_state, out_shardings=self.state_sharding, compiler_options=creation_options())
+        return create(self.key)
 
     def abstract_state(self) -> TrainState:
         """Shapes, types and shardings of the state, without computing it."""

@@ -19,6 +19,7 @@ from cnn_jax.types import PyTree
 
 ANNOTATED_CLASSES = 20
 MISTAKES = 16
+MISTAKES_IN_A_ROW = 8
 FILTERS = 64
 CURVE_POINTS = 2000
 DOTS_PER_INCH = 120
@@ -104,7 +105,7 @@ def learning_rate(schedule: optax.Schedule, total_steps: int) -> Figure:
     figure = Figure(figsize=(6, 3), layout="constrained")
     axes = figure.subplots()
     steps = np.unique(np.linspace(0, total_steps - 1, min(total_steps, CURVE_POINTS)).round().astype(np.int32))
-    axes.plot(steps, np.asarray(jax.vmap(schedule)(jnp.asarray(steps))))
+    axes.plot(steps, np.asarray(jax.jit(jax.vmap(schedule))(jnp.asarray(steps))))
     axes.set(xlabel="step", ylabel="learning rate")
     axes.grid(alpha=0.3)
     return figure
@@ -124,9 +125,9 @@ def confusion_matrix(matrix: np.ndarray, names: Sequence[str], origin: str) -> F
         labels = [_literal(name) for name in names]
         axes.set_xticks(range(count), labels, rotation=45, ha="right")
         axes.set_yticks(range(count), labels)
-        for (row, column), value in np.ndenumerate(matrix):
+        for row, column in np.argwhere(matrix):
             colour = "white" if share[row, column] > 0.5 else "black"
-            axes.text(column, row, f"{value}" if value else "", ha="center", va="center", color=colour, fontsize=8)
+            axes.text(column, row, f"{matrix[row, column]}", ha="center", va="center", color=colour, fontsize=8)
     return figure
 
 
@@ -146,17 +147,29 @@ def most_confidently_wrong(
     confidence = probabilities.max(axis=1)
     wrong = np.flatnonzero(predicted != labels)
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:MISTAKES]
-    columns = 8
-    rows = max(1, -(-len(worst) // columns))
-    figure = Figure(figsize=(1.5 * columns, 1.95 * rows + 0.5), layout="constrained")
+    height, width = images.shape[1:3]
+    # One image of all: matplotlib takes a second to lay out as many axes.
+    above, aside = -(-2 * width // 5), -(-width // 4)
+    shown = _mosaic(
+        [_shown(images[index]) for index in worst], MISTAKES_IN_A_ROW, above=above, aside=aside, ground=255.0
+    )
+    inches = 1.5 * MISTAKES_IN_A_ROW / shown.shape[1]
+    figure = Figure(figsize=(inches * shown.shape[1], inches * shown.shape[0] + 0.4), layout="constrained")
     figure.suptitle(f"{len(wrong)} of {len(labels)} wrong on {_literal(origin)}", fontsize=10)
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in grid:
-        axes.axis("off")
-    for axes, index in zip(grid, worst, strict=False):
-        axes.imshow(_shown(images[index]), cmap="gray", vmin=0, vmax=255)
+    axes = figure.subplots()
+    axes.axis("off")
+    axes.imshow(shown, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    for place, index in enumerate(worst):
+        row, column = divmod(place, MISTAKES_IN_A_ROW)
         true, guess = _literal(names[labels[index]]), _literal(names[predicted[index]])
-        axes.set_title(f"#{index}: {true}\nas {guess} {confidence[index]:.2f}", fontsize=8)
+        axes.text(
+            column * (width + aside) + aside + width / 2 - 0.5,
+            row * (height + above) + 0.9 * above - 0.5,
+            f"#{index}: {true}\nas {guess} {confidence[index]:.2f}",
+            ha="center",
+            va="bottom",
+            fontsize=8,
+        )
     return figure
 
 
@@ -164,20 +177,18 @@ def first_layer_filters(kernel: np.ndarray) -> Figure:
     """Kernels `[H, W, C, F]`: in colour for three channels, else the first channel in grey; zero is the middle."""
     count = min(kernel.shape[-1], FILTERS)
     columns = min(count, 16)
-    rows = -(-count // columns)
-    figure = Figure(figsize=(0.6 * columns + 0.2, 0.6 * rows + 0.5), layout="constrained")
+    limit = np.abs(kernel).max() or 1.0
+    weights = 0.5 + 0.5 * np.moveaxis(kernel, -1, 0)[:count] / limit
+    shown = _mosaic([_shown(one) for one in weights], columns, above=1, aside=1, ground=1.0)
+    inches = 0.6 * columns / shown.shape[1]
+    size = max(2.0, inches * shown.shape[1]) + 0.2, inches * shown.shape[0] + 0.5
+    figure = Figure(figsize=size, layout="constrained")
     figure.suptitle(
         f"{kernel.shape[0]}×{kernel.shape[1]}×{kernel.shape[2]}, {count} of {kernel.shape[-1]} filters", fontsize=8
     )
-    limit = np.abs(kernel).max() or 1.0
-    for index, axes in enumerate(figure.subplots(rows, columns, squeeze=False).ravel()):
-        axes.axis("off")
-        if index < count:
-            weights = kernel[..., index]
-            if weights.shape[-1] == 3:
-                axes.imshow(0.5 + 0.5 * weights / limit)
-            else:
-                axes.imshow(weights[..., 0], cmap="gray", vmin=-limit, vmax=limit)
+    axes = figure.subplots()
+    axes.axis("off")
+    axes.imshow(shown, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     return figure
 
 
@@ -195,5 +206,25 @@ def _literal(text: str) -> str:
 
 
 def _shown(image: np.ndarray) -> np.ndarray:
-    """An image as matplotlib takes it: `[H, W]` for grey, `[H, W, 3]` for colour."""
+    """`[H, W, C]` as matplotlib takes it: three channels in colour, else the first in grey."""
     return image if image.shape[-1] == 3 else image[..., 0]
+
+
+def _mosaic(images: Sequence[np.ndarray], columns: int, *, above: int, aside: int, ground: float) -> np.ndarray:
+    """Images of one shape, in rows, with so many pixels of the ground above and to the left of each.
+
+    Args:
+      images: `[H, W]` or `[H, W, 3]`; without any, one row of the ground is made.
+      columns: in a row; the last row may have fewer images.
+      above: pixels.
+      aside: pixels.
+      ground: value of what no image covers.
+    """
+    rows = max(1, -(-len(images) // columns))
+    height, width, *channels = images[0].shape if len(images) else (1, 1)
+    whole = np.full(((height + above) * rows, (width + aside) * columns, *channels), ground, np.result_type(*images, 0))
+    for place, image in enumerate(images):
+        row, column = divmod(place, columns)
+        top, left = row * (height + above) + above, column * (width + aside) + aside
+        whole[top : top + height, left : left + width] = image
+    return whole

@@ -51,6 +51,7 @@ def test_a_row_against_plain_settings():
     assert lines[0] == "lenet5: starting"
 
 
+@pytest.mark.slow
 def test_many_runs_count_the_examples_of_all():
     many, alone = (our_side(runs=runs) for runs in (3, 1))
     [row] = measure([(TINY, ("train",))], ours=many, peer=alone, protocol=QUICK, say=lambda _: None)
@@ -80,6 +81,28 @@ def test_a_worker_that_fails_is_one_line():
         ours = our_side(overrides=(override,))
         with pytest.raises(UserError, match=line):
             list(measure([(TINY, ("train",))], ours=ours, peer=None, protocol=QUICK, say=print))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "row"),
+    [
+        (
+            ["gpu", "--smoke", "--rows=resnet20:forward", "--peer=plain", "--config.model.norm=group"],
+            r"│ resnet20 +│ forward │.*×.*│ jit",
+        ),
+        (["runs", "--runs=2", "--rows=lenet5", "--config.data.batch_size=8"], r"│ lenet5 +│ train +│.*×.*│ alone"),
+    ],
+)
+def test_commands_that_need_no_torch_end_with_a_table(arguments, row, repository):
+    script = str(repository / "experiments" / "benchmark.py")
+    quick = ["--rounds=1", "--row-seconds=0", "--turn-seconds=0.01"]
+    environment = {**os.environ, "PYTHONPATH": str(repository), "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, script, *arguments, *quick], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(row, done.stdout), done.stdout
 
 
 @pytest.mark.slow
@@ -172,7 +195,7 @@ def test_unknown_rows(rows, message):
         (["cpu", "--peer=plain", "--store"], "drop --peer=plain"),
         (["runs", "--rows=resnet20:forward"], "known: train"),
         (["runs", "--runs=1"], "--runs=1 must be 2 or more"),
-        (["command", "--config.train.duration.steps=10"], "the duration of --epochs"),
+        (["command", "--config.train.duration.steps=10"], "the peer trains for --epochs"),
         (["scaling", "--model=lenet5,resnet20"], "must be one model"),
         (["scaling", "--bandwidth=0"], "--bandwidth=0.0 must be above 0"),
         (["tabel"], "invalid choice"),

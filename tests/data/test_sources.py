@@ -117,6 +117,7 @@ def _raw(raw_data, name):
     return module.cifar10() if name == "cifar10" else module.mnist(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "shape"), [("mnist", (28, 28, 1)), ("fashion_mnist", (28, 28, 1)), ("cifar10", (32, 32, 3))]
 )
@@ -132,6 +133,7 @@ def test_tfds_sets_have_the_pixels_and_labels_of_the_raw_files(raw_data, tfds_di
     assert source.sizes["train"] == {"mnist": 60_000, "fashion_mnist": 60_000, "cifar10": 50_000}[name]
 
 
+@pytest.mark.slow
 def test_the_environment_variable_names_the_directory(tfds_directory, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tfds_directory))
     assert open_source("tfds", "mnist").load("train[:3]").images.shape == (3, 28, 28, 1)

@@ -81,7 +81,6 @@ def assert_close(got, expected, bound):
 CHANNELS = {"folded by 4": (4, 5, 1), "folded by 2": (9, 10, 1), "as they are": (12, 11, 1), "depthwise": (4, 4, 4)}
 
 
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("channels", CHANNELS)
 @pytest.mark.parametrize("name", GEOMETRIES)
 def test_values_and_derivatives_equal_those_of_xla(name, channels):
@@ -95,7 +94,6 @@ def test_values_and_derivatives_equal_those_of_xla(name, channels):
     assert_close(ours, theirs, 2e-6)
 
 
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize(("dtype", "bound"), [(jnp.bfloat16, 0.03), (jnp.float16, 0.005)])
 def test_half_precision_keeps_its_type(dtype, bound):
     x, kernel = inputs((6, 6), (3, 3), dtype=dtype)
@@ -107,7 +105,6 @@ def test_half_precision_keeps_its_type(dtype, bound):
 
 
 # Rows of the result: one sum of all, two of 16, and three of 13, the last of which has two rows less.
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("rows", [5, 32, 37])
 def test_a_large_batch_of_a_depthwise_convolution_is_summed_in_parts(rows):
     x, kernel = inputs((rows, 6), (3, 3), batch=48, features=4, groups=4)
@@ -143,6 +140,7 @@ GEOMETRY = {"stride": (2, 1), "padding": ((1, 1), (0, 2)), "dilation": (1, 2)}
 @pytest.mark.parametrize("axes", [(0, None), (None, 0), (0, 0), (2, 1)])
 def test_vmap_equals_a_loop(axes):
     x, kernel = inputs((6, 7), (3, 2))
+    kernel = kernel / 4  # the sine of large numbers would show their rounding
     xs = x if axes[0] is None else jnp.stack([x, 2 * x, -x], axis=axes[0])
     kernels = kernel if axes[1] is None else jnp.stack([kernel, kernel**2, 3 * kernel], axis=axes[1])
 
@@ -156,7 +154,7 @@ def test_vmap_equals_a_loop(axes):
             kernel if axes[1] is None else jnp.take(kernels, i, axes[1]),
         )
         for got, expected in zip(mapped, one):
-            np.testing.assert_allclose(got[i], expected, rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(got[i], expected, rtol=0, atol=1e-5 * float(jnp.abs(expected).max()))
 
 
 def test_scan_checkpoint_and_linearize():

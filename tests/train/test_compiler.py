@@ -1,10 +1,11 @@
 """Options of the compiler follow from the network's kernels and from what a program computes."""
 
 import jax
+import numpy as np
 import pytest
 
 from cnn_jax import models
-from cnn_jax.train.compiler import compiler_options
+from cnn_jax.train.compiler import compiler_options, creation_options
 from cnn_jax.train.run import build
 
 
@@ -44,4 +45,12 @@ def test_programs_that_train_and_those_that_predict_get_their_own(tiny_config, m
 
 def test_a_backend_that_is_no_cpu_gets_none(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert compiler_options({}, gradients=True) == compiler_options({}, gradients=False) == {}
+    assert compiler_options({}, gradients=True) == compiler_options({}, gradients=False) == creation_options() == {}
+
+
+@pytest.mark.slow
+def test_fewer_passes_give_the_same_initial_values_to_the_bit(tiny_config, monkeypatch):
+    assert creation_options()
+    few = build(tiny_config).initial_state()
+    monkeypatch.setattr("cnn_jax.train.experiment.creation_options", dict)
+    jax.tree.map(np.testing.assert_array_equal, few, build(tiny_config).initial_state())

@@ -61,6 +61,7 @@ def assert_equal_runs(a, b, config):
         np.testing.assert_array_equal(ends[1][path], value, err_msg=path)
 
 
+@pytest.mark.slow
 def test_steps_in_one_dispatch_equal_single_steps_bit_for_bit(plain, scanned, small_config):
     (directory, result), (other, other_result) = plain, scanned
     assert_equal_runs(other, directory, small_config)
@@ -69,6 +70,7 @@ def test_steps_in_one_dispatch_equal_single_steps_bit_for_bit(plain, scanned, sm
     assert other_result["config_sha256"] == result["config_sha256"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("step", "config"), [(2, lambda c: c), (4, lambda c: at_once(c, 5)), (6, lambda c: at_once(c, 1))]
 )

@@ -195,7 +195,7 @@ def test_when_a_process_is_killed_the_others_end_with_one_line_and_all_go_on(tmp
     first, second = start_processes(tmp_path, arguments, devices=1)
     try:
         deadline = time.monotonic() + 300
-        # Between two saves: Orbax would wait for a process that is killed within one, until the heartbeats tell.
+        # Between two saves, so that it is a step that fails.
         while not any(row["step"] % 50 == 10 for row in started_rows(tmp_path / "run")[5:]):
             assert first.poll() is None, first.communicate()
             assert time.monotonic() < deadline

@@ -68,20 +68,29 @@ def alone(small_config, tmp_path_factory):
     return above
 
 
-@pytest.fixture(scope="module")
-def together(small_config, tmp_path_factory):
-    """Both modes, each on one device."""
-    above = tmp_path_factory.mktemp("together")
-    for mode in ("vmap", "sequential"):
-        results = train_many({**small_config, "runs": {"vary": VARY, "mode": mode}}, above / mode)
-        assert list(results) == NAMES
+def train_together(config, mode, above):
+    """The runs of VARY in one program on one device."""
+    assert list(train_many({**config, "runs": {"vary": VARY, "mode": mode}}, above)) == NAMES
     return above
 
 
-@pytest.mark.parametrize("mode", ["vmap", "sequential"])
+@pytest.fixture(scope="module")
+def vectorised(small_config, tmp_path_factory):
+    """Both runs at once."""
+    return train_together(small_config, "vmap", tmp_path_factory.mktemp("together") / "vmap")
+
+
+@pytest.fixture(scope="module")
+def sequential(small_config, tmp_path_factory):
+    """One after the other."""
+    return train_together(small_config, "sequential", tmp_path_factory.mktemp("together") / "sequential")
+
+
+@pytest.mark.parametrize("mode", ["vectorised", pytest.param("sequential", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("index", [0, 1])
-def test_a_run_among_many_is_the_same_run_alone(alone, together, small_config, mode, index):
-    one, many, config = alone / NAMES[index], together / mode / NAMES[index], own_config(small_config, index)
+def test_a_run_among_many_is_the_same_run_alone(alone, small_config, mode, index, request):
+    together = request.getfixturevalue(mode)
+    one, many, config = alone / NAMES[index], together / NAMES[index], own_config(small_config, index)
     assert {path.name for path in many.iterdir()} == {path.name for path in one.iterdir()}
     results = [json.loads((path / "result.json").read_text(encoding="utf-8")) for path in (one, many)]
     assert results[0].keys() == results[1].keys()
@@ -96,8 +105,8 @@ def test_a_run_among_many_is_the_same_run_alone(alone, together, small_config, m
     assert numbers["metrics"]["test/accuracy"] == results[0]["metrics"]["test/accuracy"]
 
 
-def test_what_varies_makes_a_difference(together, small_config):
-    ends = [final(own_config(small_config, 0), together / "vmap" / name) for name in NAMES]
+def test_what_varies_makes_a_difference(vectorised, small_config):
+    ends = [final(own_config(small_config, 0), vectorised / name) for name in NAMES]
     assert largest_difference(*ends) > 1e-2
 
 
@@ -142,8 +151,8 @@ def test_between_dispatches_nothing_moves_and_nothing_compiles(small_config):
     assert not compiled
 
 
-def test_killed_runs_go_on_together_from_the_last_step_that_all_have(together, small_config, tmp_path):
-    shutil.copytree(together / "vmap", tmp_path / "cut")
+def test_killed_runs_go_on_together_from_the_last_step_that_all_have(vectorised, small_config, tmp_path):
+    shutil.copytree(vectorised, tmp_path / "cut")
     # A kill while checkpoints of step 6 are written: the first run has it, the second does not.
     for name, last in zip(NAMES, (6, 4), strict=True):
         (tmp_path / "cut" / name / "result.json").unlink()
@@ -153,7 +162,7 @@ def test_killed_runs_go_on_together_from_the_last_step_that_all_have(together, s
     config = {**small_config, "runs": {"vary": VARY, "mode": "vmap"}}
     results = train_many(config, tmp_path / "cut", resume=True)
     for index, name in enumerate(NAMES):
-        own, before, after = own_config(small_config, index), together / "vmap" / name, tmp_path / "cut" / name
+        own, before, after = own_config(small_config, index), vectorised / name, tmp_path / "cut" / name
         assert results[name]["status"] == "completed"
         assert without_times(after) == without_times(before)
         assert largest_difference(final(own, after), final(own, before)) == 0

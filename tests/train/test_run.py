@@ -439,6 +439,7 @@ def test_a_lost_log_is_told_and_the_run_goes_on(finished, session_tiny_config, t
     assert "metrics.jsonl is lost; the curves begin at step 6" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_early_stopping_survives_a_cut_between_the_best_and_the_stop(session_tiny_config, tmp_path):
     settings = {
         **session_tiny_config["train"],

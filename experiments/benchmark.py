@@ -7,7 +7,7 @@ Example:
 import dataclasses
 import pathlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import rich.console
@@ -76,15 +76,23 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"argument {overrides[0]!r} is not understood; --help shows the arguments")
     if getattr(known, "rounds", 1) < 1:
         raise UserError(f"--rounds={known.rounds} must be 1 or more")
-    if getattr(known, "store", False) and (getattr(known, "peer", "") == "plain" or getattr(known, "smoke", False)):
-        raise UserError("--store is for measurements against PyTorch at full size; drop --peer=plain and --smoke")
+    if getattr(known, "store", False):
+        if getattr(known, "peer", "") == "plain" or getattr(known, "smoke", False):
+            raise UserError("--store is for measurements against PyTorch at full size; drop --peer=plain and --smoke")
+        if known.command in ("cpu", "gpu") and known.rows:
+            raise UserError(f"--store replaces the whole table; drop --rows={known.rows}")
     if known.command == "scaling":
         return show_scaling(known)
     if known.command == "table":
         return write_table(check=known.check)
     measurements = {"cpu": run_cpu, "command": run_command, "gpu": run_gpu, "runs": run_runs}
-    rows = measurements[known.command](known, overrides)
-    show(rows)
+    rows: list[dict[str, Any]] = []
+    try:
+        for row in measurements[known.command](known, overrides):
+            rows.append(row)  # noqa: PERF402 - a later row may fail
+    finally:
+        if rows:
+            show(rows)
     return store(known.command, rows) if known.store else 0
 
 
@@ -112,7 +120,7 @@ def protocol(known: Any) -> Any:
     return Protocol(rounds=known.rounds, turn_seconds=known.turn_seconds, row_seconds=known.row_seconds)
 
 
-def run_cpu(known: Any, overrides: Sequence[str]) -> list[dict[str, Any]]:
+def run_cpu(known: Any, overrides: Sequence[str]) -> Iterable[dict[str, Any]]:
     """The CPU table; with `--peer=plain` the peer is ours without overrides and environment."""
     from cnn_jax.benchmark.cases import CPU_CASES, select
     from cnn_jax.benchmark.table import measure, our_side, torch_side
@@ -126,7 +134,7 @@ def run_cpu(known: Any, overrides: Sequence[str]) -> list[dict[str, Any]]:
     peer = torch_side(python, environment=own) if python else None
     if known.peer == "plain":
         peer = our_side(environment={**cpu, **own})
-    return list(measure(selection, ours=ours, peer=peer, protocol=protocol(known), say=say))
+    return measure(selection, ours=ours, peer=peer, protocol=protocol(known), say=say)
 
 
 def assignments(argument: str, given: Sequence[str]) -> dict[str, str]:
@@ -137,7 +145,7 @@ def assignments(argument: str, given: Sequence[str]) -> dict[str, str]:
     return dict(assignment.split("=", 1) for assignment in given)
 
 
-def run_command(known: Any, overrides: Sequence[str]) -> list[dict[str, Any]]:
+def run_command(known: Any, overrides: Sequence[str]) -> Iterable[dict[str, Any]]:
     """The whole training command."""
     from cnn_jax.benchmark.whole_command import measure_command
 
@@ -147,7 +155,7 @@ def run_command(known: Any, overrides: Sequence[str]) -> list[dict[str, Any]]:
     return measure_command(epochs=known.epochs, rounds=known.rounds, python=python, overrides=overrides, say=say)
 
 
-def run_gpu(known: Any, overrides: Sequence[str]) -> list[dict[str, Any]]:
+def run_gpu(known: Any, overrides: Sequence[str]) -> Iterable[dict[str, Any]]:
     """The GPU table."""
     from cnn_jax.benchmark.cases import select
     from cnn_jax.benchmark.gpu import GPU_CASES, bfloat16_side, measure_gpu
@@ -164,10 +172,10 @@ def run_gpu(known: Any, overrides: Sequence[str]) -> list[dict[str, Any]]:
         python = torch_python(known, default=sys.executable)
         return torch_side(python, device=device, autocast=True, environment=own) if python else None
 
-    return list(measure_gpu(selection, ours=ours, peer=peer, tiny=known.smoke, protocol=protocol(known), say=say))
+    return measure_gpu(selection, ours=ours, peer=peer, tiny=known.smoke, protocol=protocol(known), say=say)
 
 
-def run_runs(known: Any, overrides: Sequence[str]) -> list[dict[str, Any]]:
+def run_runs(known: Any, overrides: Sequence[str]) -> Iterable[dict[str, Any]]:
     """Many seeds in one program against one alone."""
     from cnn_jax.benchmark.cases import CPU_CASES, select
     from cnn_jax.benchmark.table import measure, our_side
@@ -176,7 +184,7 @@ def run_runs(known: Any, overrides: Sequence[str]) -> list[dict[str, Any]]:
         raise UserError(f"--runs={known.runs} must be 2 or more")
     selection = select(known.rows, CPU_CASES, modes=("train",))
     many, alone = (our_side(overrides=overrides, runs=runs) for runs in (known.runs, 1))
-    return list(measure(selection, ours=many, peer=alone, protocol=protocol(known), say=say))
+    return measure(selection, ours=many, peer=alone, protocol=protocol(known), say=say)
 
 
 def store(name: str, rows: Sequence[Mapping[str, Any]]) -> int:
@@ -209,7 +217,8 @@ def show(rows: Sequence[Mapping[str, Any]]) -> None:
             peer = (f"{row['peer']:,.1f}", f"{row['ratio']:.2f}×", f"{least:.2f} – {greatest:.2f}", row["peer_variant"])
         others = "–" if row["others"] is None else f"{row['others']:.0%}"
         table.add_row(row["model"], row["mode"], f"{row['ours']:,.1f}", *peer, others)
-    rich.console.Console(soft_wrap=True).print(table)
+    # A file or a pipe has no width, and cells that are cut are of no use there.
+    rich.console.Console(soft_wrap=True, width=None if sys.stdout.isatty() else 160).print(table)
 
 
 def show_scaling(known: Any) -> int:

@@ -1,6 +1,7 @@
 """Rows from real workers at tiny sizes, and what is stored and shown of them."""
 
 import dataclasses
+import importlib
 import json
 import os
 import re
@@ -176,6 +177,20 @@ def test_the_table_says_what_was_measured_and_how(tmp_path, monkeypatch):
     assert "up to 30% of the machine" in text
 
 
+def test_rows_before_a_failure_are_shown(monkeypatch, capsys, repository):
+    monkeypatch.syspath_prepend(repository / "experiments")
+    benchmark = importlib.import_module("benchmark")
+
+    def measured(*_):
+        yield row(mode="whole command, epochs: 5, cold cache")
+        raise UserError("the second row failed")
+
+    monkeypatch.setattr(benchmark, "run_cpu", measured)
+    with pytest.raises(UserError, match="the second row failed"):
+        benchmark.main(["cpu"])
+    assert "│ whole command, epochs: 5, cold cache │" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("rows", "message"), [("lenet", "did you mean 'lenet5'"), ("lenet5:test", "mode 'test'")])
 def test_unknown_rows(rows, message):
     with pytest.raises(UserError, match=message):
@@ -193,6 +208,7 @@ def test_unknown_rows(rows, message):
         (["gpu", "--rows=resnet20"], "JAX finds no GPU here"),
         (["cpu", "--rows=,"], "--rows=, names no model"),
         (["cpu", "--peer=plain", "--store"], "drop --peer=plain"),
+        (["cpu", "--rows=lenet5", "--store"], "drop --rows=lenet5"),
         (["runs", "--rows=resnet20:forward"], "known: train"),
         (["runs", "--runs=1"], "--runs=1 must be 2 or more"),
         (["command", "--config.train.duration.steps=10"], "the peer trains for --epochs"),

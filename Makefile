@@ -19,11 +19,12 @@ help:
 quickstart: $(VENV)/.core
 	$(BIN)/python experiments/train.py --config=configs/quickstart.py --workdir="$(WORKDIR)" --resume
 
-# The fast tests compile hundreds of small programs that run once; the slow ones, among them those of bits, compile as users do.
+# The fast tests compile hundreds of small programs that run once; the slow ones, among them those of exact bits, compile
+# as users do. These are options of the pinned jaxlib; XLA stops where it does not know one.
 QUICK_COMPILATION := --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false
 
 test: $(VENV)/.dev
-	XLA_FLAGS="$$XLA_FLAGS $(QUICK_COMPILATION)" $(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
+	XLA_FLAGS="$(QUICK_COMPILATION) $$XLA_FLAGS" $(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
 slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow

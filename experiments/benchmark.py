@@ -5,6 +5,7 @@ Example:
 """
 
 import dataclasses
+import os
 import pathlib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -217,8 +218,13 @@ def show(rows: Sequence[Mapping[str, Any]]) -> None:
             peer = (f"{row['peer']:,.1f}", f"{row['ratio']:.2f}×", f"{least:.2f} – {greatest:.2f}", row["peer_variant"])
         others = "–" if row["others"] is None else f"{row['others']:.0%}"
         table.add_row(row["model"], row["mode"], f"{row['ours']:,.1f}", *peer, others)
-    # A file or a pipe has no width, and cells that are cut are of no use there.
-    rich.console.Console(soft_wrap=True, width=None if sys.stdout.isatty() else 160).print(table)
+    wide_console().print(table)
+
+
+def wide_console() -> rich.console.Console:
+    """A console that cuts no cell where there is no terminal: a file or a pipe has no width of its own."""
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
+    return rich.console.Console(soft_wrap=True, width=width)
 
 
 def show_scaling(known: Any) -> int:
@@ -271,7 +277,7 @@ def show_scaling(known: Any) -> int:
         prediction = predict(workload, devices, interconnect=link)
         times = (getattr(prediction, name) for name in SCALING_COLUMNS)
         table.add_row(f"{devices:,}", *(f"{time * 1e3:,.2f} ({seconds / time:.0%})" for time in times))
-    rich.console.Console(soft_wrap=True).print(table)
+    wide_console().print(table)
     for assumption in ASSUMPTIONS:
         print(f"- {assumption}")
     return 0

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from cnn_jax.data.sources import Source
 from cnn_jax.train.config_file import load, override
 from cnn_jax.train.optim import assign_groups
 from cnn_jax.train.run import build
@@ -54,6 +55,26 @@ def test_a_config_builds_and_takes_two_steps(reference, request):
     moved = jax.tree.map(lambda a, b: not np.array_equal(a, b), start, jax.device_get(state.params))
     expected = jax.tree.map(lambda group: not group.frozen, assign_groups(start, experiment.config.parameter_groups))
     assert moved == expected, "a parameter did not move, or a frozen one did"
+
+
+@pytest.mark.parametrize("reference", [pytest.param(param.values[0], id=param.id) for param in REFERENCES])
+def test_a_config_builds_on_noise_of_its_size(reference):
+    config = load(reference)
+    shape = {"digits": (8, 8, 1), "cifar10": (32, 32, 3)}.get(config["data"]["name"], (28, 28, 1))
+    noise = np.random.default_rng(0)
+    source = Source(
+        name="noise",
+        class_names=tuple("0123456789"),
+        sizes={"train": 100, "test": 100},
+        load_range=lambda _, start, stop: (
+            noise.integers(0, 256, (stop - start, *shape), np.uint8),
+            np.arange(start, stop, dtype=np.int32) % 10,
+        ),
+    )
+    splits = {name: f"{split}[:40]" for name, split in (("train", "train"), ("test", "test"))}
+    overrides = [f"--config.data.splits.{name}={spec}" for name, spec in splits.items()]
+    overrides += ["--config.data.splits.validation=train[40:80]", *SMOKE[:2]]
+    assert build(override(config, overrides), source=source).plan.total > 0
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

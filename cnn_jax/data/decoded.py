@@ -70,23 +70,28 @@ def decoded(identity: Sequence[str | int], source: pathlib.Path, decode: Callabl
     files = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(source.iterdir())]
     name = hashlib.sha256(json.dumps([str(source.resolve()), *identity, files]).encode()).hexdigest()
     path = pathlib.Path(folder) / name
-    content = _read(path)
-    # Not the checksums of the archive: NumPy trusts its headers, and stops before the end where one says so.
-    if hashlib.sha256(content[DIGEST_BYTES:]).digest() == content[:DIGEST_BYTES]:
-        with np.load(io.BytesIO(content[DIGEST_BYTES:]), allow_pickle=False) as kept:
-            return kept["images"], kept["labels"]
+    kept = _read(path)
+    if kept is not None:
+        return kept
     images, labels = decode()
     if images.nbytes <= LARGEST:
         _keep(path, images, labels)
     return images, labels
 
 
-def _read(path: pathlib.Path) -> bytes:
-    """The content of a file, empty where there is none to be read."""
+def _read(path: pathlib.Path) -> Arrays | None:
+    """What a file holds, or None where there is no file that can be read, or a damaged one."""
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            digest = file.read(DIGEST_BYTES)
+            # Not the checksums of the archive: NumPy trusts its headers, and stops before the end where one says so.
+            if hashlib.file_digest(file, "sha256").digest() != digest:
+                return None
+            file.seek(DIGEST_BYTES)
+            with np.load(file, allow_pickle=False) as kept:
+                return kept["images"], kept["labels"]
     except OSError:
-        return b""
+        return None
 
 
 def _keep(path: pathlib.Path, images: np.ndarray, labels: np.ndarray) -> None:
@@ -98,11 +103,13 @@ def _keep(path: pathlib.Path, images: np.ndarray, labels: np.ndarray) -> None:
     except OSError:
         return
     try:
-        archive = io.BytesIO()
-        np.savez(archive, images=images, labels=labels)
-        with unfinished.open("wb") as file:
-            file.write(hashlib.sha256(archive.getbuffer()).digest())
-            file.write(archive.getbuffer())
+        with unfinished.open("w+b") as file:
+            file.write(bytes(DIGEST_BYTES))
+            np.savez(file, images=images, labels=labels)
+            file.seek(DIGEST_BYTES)
+            digest = hashlib.file_digest(file, "sha256").digest()
+            file.seek(0)
+            file.write(digest)
         unfinished.replace(path)
     except OSError:  # a full disk costs the next run its time, not this one its data
         unfinished.unlink(missing_ok=True)

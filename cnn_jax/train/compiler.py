@@ -45,8 +45,8 @@ def compiler_options(params: PyTree, *, gradients: bool) -> dict[str, str]:
 def creation_options() -> dict[str, str]:
     """For the program that creates a state, which runs once: few of LLVM's passes on a CPU.
 
-    Random numbers are very many instructions, and with all passes a small network's take ten seconds. Level 1 takes one
-    second, for a program that runs as fast and gives the same values to the bit.
+    Random numbers are very many instructions, on which all passes together spend several times as long as level 1. With
+    that the program runs as fast and gives the same values to the bit.
 
     Returns:
       Empty on anything but a CPU, and where this version of XLA does not know the option.

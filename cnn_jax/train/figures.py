@@ -158,7 +158,7 @@ def most_confidently_wrong(
     figure.suptitle(f"{len(wrong)} of {len(labels)} wrong on {_literal(origin)}", fontsize=10)
     axes = figure.subplots()
     axes.axis("off")
-    axes.imshow(shown, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    axes.imshow(shown, cmap="gray", vmin=0, vmax=255)
     for place, index in enumerate(worst):
         row, column = divmod(place, MISTAKES_IN_A_ROW)
         true, guess = _literal(names[labels[index]]), _literal(names[predicted[index]])
@@ -188,7 +188,7 @@ def first_layer_filters(kernel: np.ndarray) -> Figure:
     )
     axes = figure.subplots()
     axes.axis("off")
-    axes.imshow(shown, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.imshow(shown, cmap="gray", vmin=0, vmax=1)
     return figure
 
 

@@ -179,16 +179,17 @@ def test_the_table_says_what_was_measured_and_how(tmp_path, monkeypatch):
 
 def test_rows_before_a_failure_are_shown(monkeypatch, capsys, repository):
     monkeypatch.syspath_prepend(repository / "experiments")
+    monkeypatch.delenv("COLUMNS", raising=False)
     benchmark = importlib.import_module("benchmark")
 
     def measured(*_):
-        yield row(mode="whole command, epochs: 5, cold cache")
+        yield row(mode="a long name of a mode that takes half of 80 columns")
         raise UserError("the second row failed")
 
     monkeypatch.setattr(benchmark, "run_cpu", measured)
     with pytest.raises(UserError, match="the second row failed"):
         benchmark.main(["cpu"])
-    assert "│ whole command, epochs: 5, cold cache │" in capsys.readouterr().out
+    assert "│ a long name of a mode that takes half of 80 columns │" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("rows", "message"), [("lenet", "did you mean 'lenet5'"), ("lenet5:test", "mode 'test'")])

@@ -89,10 +89,11 @@ def test_nothing_is_kept(source, kept, reason, monkeypatch, tmp_path):
     assert not kept.is_dir() or not list(kept.iterdir())
 
 
-def test_a_full_disk_costs_nothing_but_the_cache(source, kept, monkeypatch):
+@pytest.mark.parametrize("fails", ["write", "replace"])
+def test_a_full_disk_costs_nothing_but_the_cache(source, kept, monkeypatch, fails):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(np, "savez", full)
+    monkeypatch.setattr(*{"write": (np, "savez", full), "replace": (module.pathlib.Path, "replace", full)}[fails])
     assert decoded(("set",), source, Decoder())[0].shape == (3, 4, 4, 1)
     assert list(kept.iterdir()) == []

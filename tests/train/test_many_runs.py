@@ -151,6 +151,7 @@ def test_between_dispatches_nothing_moves_and_nothing_compiles(small_config):
     assert not compiled
 
 
+@pytest.mark.slow
 def test_killed_runs_go_on_together_from_the_last_step_that_all_have(vectorised, small_config, tmp_path):
     shutil.copytree(vectorised, tmp_path / "cut")
     # A kill while checkpoints of step 6 are written: the first run has it, the second does not.

@@ -71,6 +71,7 @@ def test_a_run_directory_holds_what_it_promises(finished, session_tiny_config):
         assert text in report
 
 
+@pytest.mark.slow
 def test_the_same_config_and_seed_give_the_same_log_and_state(finished, session_tiny_config, tmp_path):
     directory, result = finished
     again = train(session_tiny_config, tmp_path / "again")
@@ -88,7 +89,8 @@ def test_another_seed_gives_another_run(finished, session_tiny_config, tmp_path)
 
 # Checkpoints are at 2, 4, 6 and 8; an epoch is 6.25 steps, the log has lines at 3, 6 and 8, evaluations are at 4 and 8:
 # mid-epoch, between log lines, at an evaluation, and at the end.
-@pytest.mark.parametrize("step", [2, 4, 6, 8])
+# Slow tests compile as users do.
+@pytest.mark.parametrize("step", [2, *(pytest.param(step, marks=pytest.mark.slow) for step in (4, 6, 8))])
 def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(finished, session_tiny_config, tmp_path, step):
     directory, result = finished
     cut = tmp_path / "cut"

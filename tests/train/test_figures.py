@@ -12,8 +12,8 @@ def find(picture, tile):
     """(row, column) of the only place where a picture has this tile."""
     windows = np.lib.stride_tricks.sliding_window_view(picture, tile.shape)
     equal = (windows == tile).all(axis=tuple(range(picture.ndim, 2 * picture.ndim)))
-    [place] = np.argwhere(equal)[:, :2]
-    return place
+    [(row, column)] = np.argwhere(equal)[:, :2].tolist()
+    return row, column
 
 
 # Square, wide and tall, in grey and in colour, in less than a row and in more.
@@ -45,10 +45,17 @@ def test_nothing_wrong_is_drawn_too(tmp_path):
     assert figure.get_suptitle() == "0 of 2 wrong on a set"
 
 
-@pytest.mark.parametrize("shape", [(3, 3, 1, 5), (1, 1, 2, 1), (5, 3, 3, 20), (7, 7, 3, 100)])
-def test_every_filter_is_drawn_around_zero(shape):
+@pytest.mark.parametrize(
+    ("shape", "drawn"), [((3, 3, 1, 5), 5), ((1, 1, 2, 1), 1), ((5, 3, 3, 20), 20), ((7, 7, 3, 100), 64)]
+)
+def test_every_filter_is_drawn_in_its_order_and_zero_is_the_middle(shape, drawn):
     kernel = GENERATOR.standard_normal(shape)
-    picture = np.asarray(first_layer_filters(kernel).axes[0].images[0].get_array())
-    for index in range(min(shape[-1], 64)):
+    shown = first_layer_filters(kernel).axes[0].images[0]
+    assert shown.get_clim() == (0, 1)
+    picture = np.asarray(shown.get_array())
+    places = []
+    for index in range(drawn):
         tile = 0.5 + 0.5 * kernel[..., index] / np.abs(kernel).max()
-        find(picture, tile if shape[2] == 3 else tile[..., 0])
+        places.append(find(picture, tile if shape[2] == 3 else tile[..., 0]))
+    # One pixel lies above and beside each; sixteen are in a row.
+    assert places == [(i // 16 * (shape[0] + 1) + 1, i % 16 * (shape[1] + 1) + 1) for i in range(drawn)]

@@ -8,7 +8,7 @@ from cnn_jax.nn.activation import require_activation
 from cnn_jax.nn.blocks import ConvNormAct
 from cnn_jax.nn.checks import require_classifier, require_known, require_positive, require_stages
 from cnn_jax.nn.heads import FINAL_POOLS, Classifier, DenseHead
-from cnn_jax.nn.norm import NORMS
+from cnn_jax.nn.norm import BATCH_NORMS, NORMS
 from cnn_jax.nn.pool import AveragePool, MaxPool
 from cnn_jax.nn.remat import run_stage
 from cnn_jax.nn.window import PADDINGS
@@ -67,7 +67,7 @@ class ClassicStack(nn.Module):
                 stride=self.stride,
                 padding=padding,
                 # Batch normalisation directly behind the convolution subtracts any bias again.
-                use_bias=not (self.norm == "batch" and self.norm_position == "before"),
+                use_bias=not (self.norm in BATCH_NORMS and self.norm_position == "before"),
                 norm=self.norm,
                 activation=self.activation,
                 negative_slope=self.negative_slope,

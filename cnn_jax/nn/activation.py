@@ -59,6 +59,9 @@ ACTIVATIONS: dict[str, Callable[..., Any]] = {
     "tanh": nn.tanh,
     "scaled_tanh": scaled_tanh,
     "silu": nn.silu,
+    # relu6(x + 3) / 6, and x times that (Howard et al. 2019, Section 5.2).
+    "hard_sigmoid": nn.hard_sigmoid,
+    "hard_swish": nn.hard_swish,
     "identity": identity,
 }
 """Activations by the name that configs use: functions of an array, and the module class `PReLU`."""

@@ -20,11 +20,15 @@ class ConvNormAct(nn.Module):
     Attributes:
       features: output channels.
       kernel_size: one size for all spatial axes or one for each, in pixels.
-      stride: step of the kernel, in pixels.
+      stride: step of the kernel, in pixels: one for all spatial axes or one for each.
       padding: as in `Conv`.
       groups: as in `Conv`.
+      dilation: as in `Conv`.
       use_bias: the convolution has a bias; BatchNorm directly behind it would cancel one.
       norm: a key of `NORMS`.
+      epsilon: of the norm, as in `norm_layer`.
+      momentum: of the norm, as in `norm_layer`.
+      scale_init: initializer of the norm's scale.
       activation: a key of `ACTIVATIONS`.
       negative_slope: as in `activation_layer`.
       order: "conv_norm_act" or "conv_act_norm".
@@ -38,11 +42,15 @@ class ConvNormAct(nn.Module):
 
     features: int
     kernel_size: int | tuple[int, ...]
-    stride: int = 1
+    stride: int | tuple[int, ...] = 1
     padding: str | int = "same"
     groups: int = 1
+    dilation: int = 1
     use_bias: bool = True
     norm: str = "none"
+    epsilon: float = 1e-5
+    momentum: float = 0.9
+    scale_init: Callable[..., Array] = nn.initializers.ones
     activation: str = "relu"
     negative_slope: float | None = None
     order: str = "conv_norm_act"
@@ -53,7 +61,14 @@ class ConvNormAct(nn.Module):
     def __call__(self, x: Float[Array, "B *space C"], *, train: bool) -> Float[Array, "B *out features"]:
         """Maps `[B, *space, C]` to `[B, *out, features]`; `train` goes to the normalisation."""
         require_known("order", self.order, ORDERS)
-        norm = norm_layer(self.norm, dtype=self.dtype, name="norm")
+        norm = norm_layer(
+            self.norm,
+            dtype=self.dtype,
+            name="norm",
+            scale_init=self.scale_init,
+            epsilon=self.epsilon,
+            momentum=self.momentum,
+        )
         act = activation_layer(self.activation, name="act", negative_slope=self.negative_slope)
         x = Conv(
             self.features,
@@ -61,6 +76,7 @@ class ConvNormAct(nn.Module):
             stride=self.stride,
             padding=self.padding,
             groups=self.groups,
+            dilation=self.dilation,
             use_bias=self.use_bias,
             dtype=self.dtype,
             kernel_init=self.kernel_init,

@@ -27,7 +27,7 @@ class Conv(nn.Module):
     Attributes:
       features: output channels.
       kernel_size: one size for all spatial axes or one for each, in pixels.
-      stride: step of the kernel, in pixels.
+      stride: step of the kernel, in pixels: one for all spatial axes or one for each.
       padding: "valid", "same", "full", "reflect", or a number of pixels for both sides; see `window.pad_amounts`. All
         but "reflect", which mirrors the image without its edge, pad with zeros. "same" gives ceil(n / stride).
       groups: the input channels are cut into this many groups that do not see each other.
@@ -44,7 +44,7 @@ class Conv(nn.Module):
 
     features: int
     kernel_size: int | tuple[int, ...]
-    stride: int = 1
+    stride: int | tuple[int, ...] = 1
     padding: str | int = "same"
     groups: int = 1
     dilation: int = 1
@@ -67,7 +67,7 @@ class Conv(nn.Module):
         rank = len(space)
         kernel_size = per_axis("kernel_size", self.kernel_size, rank)
         require_positive("features", self.features)
-        require_positive("stride", self.stride)
+        stride = per_axis("stride", self.stride, rank)
         require_positive("groups", self.groups)
         require_positive("dilation", self.dilation)
         if channels % self.groups or self.features % self.groups:
@@ -86,7 +86,7 @@ class Conv(nn.Module):
         y = convolve(
             x,
             kernel,
-            stride=(self.stride,) * rank,
+            stride=stride,
             padding=pads,
             dilation=(self.dilation,) * rank,
             groups=self.groups,

@@ -4,6 +4,7 @@ All compute mean and variance in float32 and in two passes: the mean first, then
 one-pass form E[x²] - E[x]² that Flax prefers cancels: for mean 100 and deviation 0.01 it returns 0 instead of 1e-4.
 """
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from cnn_jax.errors import UserError
 from cnn_jax.nn.checks import require_known
 from cnn_jax.ops.channels import over_channels
 
@@ -20,7 +22,8 @@ class BatchNorm(nn.Module):
     """Normalises every channel over the batch and space (Ioffe & Szegedy 2015, Algorithm 1).
 
     In training it uses the batch's statistics and moves the running ones, `batch_stats/{mean,var}`; in evaluation it
-    uses the running ones. The running variance is the biased one (divided by n), where torch stores the unbiased.
+    uses the running ones. The running variance is the biased one (divided by n); torch's is the unbiased one, which
+    `unbiased` gives: a recipe of torch's is then reproduced, in training too, at momentum 1 - torch's.
 
     Attributes:
       momentum: the share of the running statistics that stays at each step. This is Flax's sense: 0.9 here is 0.1 in
@@ -29,11 +32,13 @@ class BatchNorm(nn.Module):
       dtype: type of the output; parameters and statistics are float32.
       scale_init: initializer of the scale; zeros makes a residual branch start as nothing.
       use_scale: multiply with a trained number per channel.
+      unbiased: the running variance moves towards n / (n - 1) times the batch's, n being batch times space.
     """
 
     momentum: float = 0.9
     epsilon: float = 1e-5
     use_scale: bool = True
+    unbiased: bool = False
     dtype: str = "float32"
     scale_init: Callable[..., Array] = nn.initializers.ones
 
@@ -55,7 +60,16 @@ class BatchNorm(nn.Module):
             centred = x - over_channels(constant, x)
             variance = jnp.mean(jnp.square(centred), axis=axes) - jnp.square(offset)
             if not self.is_initializing():
-                for running, value in ((running_mean, mean), (running_variance, variance)):
+                stored = variance
+                if self.unbiased:
+                    count = math.prod(x.shape[:-1])
+                    if count < 2:
+                        raise UserError(
+                            f"an unbiased variance needs two values per channel, but the batch {x.shape} has {count};"
+                            " use a larger batch, or norm='batch'"
+                        )
+                    stored = variance * (count / (count - 1))
+                for running, value in ((running_mean, mean), (running_variance, stored)):
                     running.value = self.momentum * running.value + (1 - self.momentum) * value
         else:
             centred, variance = x - over_channels(running_mean.value, x), running_variance.value
@@ -127,10 +141,12 @@ class NoNorm(nn.Module):
     """Returns its input: the baseline of a study about normalisation. It has no parameters.
 
     Attributes:
+      epsilon: ignored, as is `scale_init`; every norm is built with the same arguments.
       dtype: type of the output.
-      scale_init: ignored; every norm is built with the same arguments.
+      scale_init: ignored.
     """
 
+    epsilon: float = 1e-5
     dtype: str = "float32"
     scale_init: Callable[..., Array] = nn.initializers.ones
 
@@ -142,15 +158,25 @@ class NoNorm(nn.Module):
 
 NORMS: dict[str, Callable[..., nn.Module]] = {
     "batch": BatchNorm,
+    "batch_unbiased": functools.partial(BatchNorm, unbiased=True),
     "group": GroupNorm,
     "layer": LayerNorm,
     "none": NoNorm,
 }
-"""Normalisation layers by the name that configs use."""
+"""Normalisation layers by the name that configs use; "batch_unbiased" keeps running variances as torch does."""
+
+BATCH_NORMS = ("batch", "batch_unbiased")
+"""Those that subtract the batch's mean, and with it any bias of the layer before them."""
 
 
 def norm_layer(
-    kind: str, *, dtype: str, name: str, scale_init: Callable[..., Array] = nn.initializers.ones
+    kind: str,
+    *,
+    dtype: str,
+    name: str,
+    scale_init: Callable[..., Array] = nn.initializers.ones,
+    epsilon: float = 1e-5,
+    momentum: float = 0.9,
 ) -> nn.Module:
     """The normalisation layer of this kind.
 
@@ -159,9 +185,12 @@ def norm_layer(
       dtype: type of the output.
       name: the module's name in its parent.
       scale_init: initializer of the scale.
+      epsilon: added to the variance, of whatever kind.
+      momentum: of the running statistics, in Flax's sense; kinds that have none ignore it.
 
     Raises:
       UserError: unknown kind.
     """
     require_known("norm", kind, NORMS)
-    return NORMS[kind](dtype=dtype, scale_init=scale_init, name=name)
+    running = {"momentum": momentum} if kind in BATCH_NORMS else {}
+    return NORMS[kind](dtype=dtype, scale_init=scale_init, epsilon=epsilon, name=name, **running)

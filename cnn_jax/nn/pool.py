@@ -1,10 +1,11 @@
 """Pooling over one, two or three spatial axes, channels last."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from cnn_jax.errors import UserError
+from cnn_jax.errors import ImageTooSmallError, UserError
 from cnn_jax.nn.checks import require_known
 from cnn_jax.nn.window import pad_amounts, per_axis, require_output
 from cnn_jax.ops.pool import max_pool
@@ -18,8 +19,9 @@ class MaxPool(nn.Module):
 
     Attributes:
       window: one size for all spatial axes or one for each, in pixels.
-      stride: step of the window, in pixels; None is the window's size.
+      stride: step of the window, in pixels, for all spatial axes or for each; None is the window's size.
       padding: "valid", "same" (ceil(n / stride), see `window.pad_amounts`) or a number of pixels.
+      ceil_mode: a last window may reach beyond the image, if it starts within it or its leading padding: torch's rule.
 
     Raises:
       ImageTooSmallError: the output would be empty.
@@ -28,13 +30,16 @@ class MaxPool(nn.Module):
     """
 
     window: int | tuple[int, ...]
-    stride: int | None = None
+    stride: int | tuple[int, ...] | None = None
     padding: str | int = "valid"
+    ceil_mode: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "B *space C"]) -> Float[Array, "B *out C"]:
         """Pools `[B, *space, C]` to `[B, *out, C]`."""
         window, strides, pads = _geometry(self, x.shape)
+        if self.ceil_mode:
+            pads = tuple(map(_up_to_the_last_window, x.shape[1:-1], window, strides, pads))
         return max_pool(x, window=window, stride=strides, padding=pads)
 
 
@@ -43,7 +48,7 @@ class AveragePool(nn.Module):
 
     Attributes:
       window: one size for all spatial axes or one for each, in pixels.
-      stride: step of the window, in pixels; None is the window's size.
+      stride: step of the window, in pixels, for all spatial axes or for each; None is the window's size.
       padding: "valid", "same" (ceil(n / stride), see `window.pad_amounts`) or a number of pixels.
       count_include_pad: divide by the window's size everywhere (True, as torch and Flax do unless told), so that
         padding counts as zeros; or by the pixels inside the image (False).
@@ -55,7 +60,7 @@ class AveragePool(nn.Module):
     """
 
     window: int | tuple[int, ...]
-    stride: int | None = None
+    stride: int | tuple[int, ...] | None = None
     padding: str | int = "valid"
     count_include_pad: bool = True
 
@@ -68,12 +73,52 @@ class AveragePool(nn.Module):
         )
 
 
+class AdaptiveAveragePool(nn.Module):
+    """The means of bins that share the image out evenly, `output_size` of them on every spatial axis.
+
+    Bin i of o on an axis of n pixels reaches from floor(i n / o) to ceil((i + 1) n / o), as in torch: bins overlap
+    where o does not divide n, and repeat pixels where the image is smaller than the output.
+
+    Attributes:
+      output_size: bins along each axis.
+    """
+
+    output_size: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B *space C"]) -> Float[Array, "B *out C"]:
+        """Pools `[B, *space, C]` to `[B, *(output_size,) * rank, C]`."""
+        bins = self.output_size
+        for axis, size in enumerate(x.shape[1:-1], start=1):
+            if size == 0:
+                raise ImageTooSmallError(f"layer {'/'.join(self.path)!r} gets an image without pixels")
+            if size % bins == 0:
+                # [..., n, ...] -> [..., o, n / o, ...]
+                x = x.reshape((*x.shape[:axis], bins, size // bins, *x.shape[axis + 1 :])).mean(axis=axis + 1)
+                continue
+            means = [
+                jax.lax.slice_in_dim(x, i * size // bins, -(-(i + 1) * size // bins), axis=axis).mean(axis=axis)
+                for i in range(bins)
+            ]
+            x = jnp.stack(means, axis=axis)
+        return x
+
+
 class GlobalAveragePool(nn.Module):
     """The mean over all of space, in float32 (Lin et al. 2014, Section 3.2)."""
 
     def __call__(self, x: Float[Array, "B *space C"]) -> Float[Array, "B C"]:
         """Pools `[B, *space, C]` to float32 `[B, C]`."""
         return jnp.mean(x.astype(jnp.float32), axis=tuple(range(1, x.ndim - 1)))
+
+
+def _up_to_the_last_window(size: int, window: int, stride: int, pads: tuple[int, int]) -> tuple[int, int]:
+    """The padding of one axis with which a last window that starts within image or leading padding is a whole one."""
+    before, after = pads
+    windows = -(-(size + before + after - window) // stride) + 1
+    if (windows - 1) * stride >= size + before:
+        windows -= 1
+    return before, max(after, (windows - 1) * stride + window - size - before)
 
 
 def _geometry(

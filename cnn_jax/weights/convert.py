@@ -1,0 +1,208 @@
+"""torch's parameters as ours and back, without torch: NumPy arrays under torch's names and in torch's layout."""
+
+import functools
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from cnn_jax import models
+from cnn_jax.errors import UserError, unknown_name
+from cnn_jax.types import PyTree
+from cnn_jax.weights.key_maps import KEY_MAPS
+from cnn_jax.weights.layout import KeyMap, Rule, to_ours, to_theirs
+
+logger = logging.getLogger(__name__)
+
+IMAGE_SIZES = {"r3d_18": (16, 112, 112), "mc3_18": (16, 112, 112), "r2plus1d_18": (16, 112, 112)}
+"""Space of an image on which a model is traced for the shapes of its variables, where it is not 224×224."""
+
+
+def convert(
+    name: str,
+    state: Mapping[str, np.ndarray],
+    *,
+    num_classes: int | None = None,
+    in_channels: int | None = None,
+    new_head: jax.Array | None = None,
+    **arguments: Any,
+) -> dict[str, Any]:
+    """The variables of a model with every value taken from torch's state dict.
+
+    Kernels `[O, I, *k]` become `[*k, I, O]`, dense layers `[K, C]` become `[C, K]`. The running variances are taken as
+    they are; torch's are unbiased ones. `num_batches_tracked` has no counterpart and is left out.
+
+    Args:
+      name: of the model, a key of `KEY_MAPS`.
+      state: torch's keys and arrays, in torch's layout.
+      num_classes: None: as many as the state has.
+      in_channels: None: as many as the state has. With 1 the stem's kernels are summed over their channels, with more
+        than the state has they are repeated, in turn, and scaled so that equal channels give the same sums.
+      new_head: where `num_classes` is not the state's, the key from which the layers behind the features are
+        initialised; they are named in a log message. Without it such a state is refused.
+      **arguments: of the model.
+
+    Returns:
+      `{"params": ..., "batch_stats": ...}`, the latter where the model has statistics.
+
+    Raises:
+      UserError: an unknown model, keys that the model has no place for, leaves of the model without a key, shapes that
+        differ: all of them in one message, and nothing is converted.
+    """
+    key_map = key_map_of(name)
+    known_classes, known_channels = _sizes(key_map, state)
+    num_classes, in_channels = num_classes or known_classes, in_channels or known_channels
+    build = functools.partial(models.create, name, **arguments)
+    model = build(num_classes=num_classes, in_channels=in_channels)
+    wanted = flat_shapes(model, name)
+    keys = key_map.keys(wanted)
+    renewed = set()
+    if num_classes != known_classes:
+        renewed = {path for path in wanted if _module(path) in key_map.heads}
+        if new_head is None:
+            raise UserError(
+                f"the weights have {known_classes} classes, the model {num_classes}: give new_head=jax.random.key(0) to"
+                f" initialise {', '.join(sorted(renewed))} anew"
+            )
+        logger.warning("initialised anew for %d classes: %s", num_classes, ", ".join(sorted(renewed)))
+    found, differing = {}, []
+    for path, entry in keys.items():
+        if entry is None or entry[0] not in state or path in renewed:
+            continue
+        value = to_ours(np.asarray(state[entry[0]]), path, entry[1])
+        if _module(path) == key_map.stem and path.endswith("/kernel"):
+            value = adapt_channels(value, in_channels)
+        if value.shape != wanted[path].shape:
+            differing.append(f"{entry[0]} {value.shape} but {path} {wanted[path].shape}")
+        found[path] = value
+    _require_all(wanted, keys, key_map, state, found=set(found) | renewed, differing=differing)
+    converted = {path: jnp.asarray(value, wanted[path].dtype) for path, value in found.items()}
+    if renewed:
+        assert new_head is not None
+        converted |= _initial(model, name, new_head, renewed)
+    return traverse_util.unflatten_dict({path: converted[path] for path in wanted}, sep="/")
+
+
+def to_torch(name: str, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The model's variables under torch's names and in torch's layout: the inverse of `convert`, exact.
+
+    torch's `load_state_dict` takes it; `num_batches_tracked`, which we do not have, it then sets to 0 itself.
+
+    Args:
+      name: of the model, a key of `KEY_MAPS`.
+      variables: `{"params": ..., "batch_stats": ...}`.
+
+    Raises:
+      UserError: an unknown model, or leaves that it has no rule for.
+    """
+    key_map = key_map_of(name)
+    flat: dict[str, Any] = traverse_util.flatten_dict(dict(variables), sep="/")
+    keys = key_map.keys(flat)
+    nameless = sorted(path for path, entry in keys.items() if entry is None)
+    if nameless:
+        raise UserError(f"these variables are none of model {name!r}: {', '.join(nameless)}")
+    state: dict[str, np.ndarray] = {}
+    for path, entry in keys.items():
+        assert entry is not None
+        key, rule = entry
+        assert key not in state, key
+        state[key] = to_theirs(np.asarray(flat[path]), path, rule)
+    return state
+
+
+def key_map_of(name: str) -> KeyMap:
+    """The key map of a model.
+
+    Raises:
+      UserError: the model has none; the message lists those that have one.
+    """
+    if name not in KEY_MAPS:
+        raise unknown_name("model with torch weights", name, KEY_MAPS)
+    return KEY_MAPS[name]
+
+
+def adapt_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
+    """The kernel of a first convolution, `[*k, I, O]`, for images of another number of channels.
+
+    One channel gets the sum, so that a grey image gives what its three equal channels gave. More get the given ones in
+    turn, times I / channels.
+
+    Example:
+      >>> adapt_channels(np.ones((1, 3, 2)), 4)[0, :, 0].tolist()
+      [0.75, 0.75, 0.75, 0.75]
+    """
+    given = kernel.shape[-2]
+    if channels == given:
+        return kernel
+    if channels == 1:
+        return kernel.sum(axis=-2, keepdims=True)
+    return kernel[..., np.arange(channels) % given, :] * np.asarray(given / channels, kernel.dtype)
+
+
+def flat_shapes(model: nn.Module, name: str) -> dict[str, Any]:
+    """Shapes and types of a model's variables by their paths."""
+    return traverse_util.flatten_dict(jax.eval_shape(_init(model, name), jax.random.key(0)), sep="/")
+
+
+def _init(model: nn.Module, name: str) -> Any:
+    space = IMAGE_SIZES.get(name, (224, 224))
+    image = jnp.zeros((1, *space, model.in_channels), jnp.float32)
+    return lambda key: model.init(key, image, train=False)
+
+
+def _initial(model: nn.Module, name: str, key: jax.Array, paths: set[str]) -> dict[str, PyTree]:
+    """These leaves of an initialised model; the others are not computed."""
+
+    def init(key: jax.Array) -> dict[str, PyTree]:
+        flat = traverse_util.flatten_dict(_init(model, name)(key), sep="/")
+        return {path: flat[path] for path in paths}
+
+    return jax.jit(init)(key)
+
+
+def _module(path: str) -> str:
+    """`params/head/output/kernel` -> `head/output`."""
+    return path.partition("/")[2].rpartition("/")[0]
+
+
+def _sizes(key_map: KeyMap, state: Mapping[str, np.ndarray]) -> tuple[int, int]:
+    """(classes, image channels) of a state."""
+    shapes = []
+    for module, axis in ((key_map.heads[0], 0), (key_map.stem, 1)):
+        entry = key_map.find(f"params/{module}/kernel")
+        assert entry is not None, module
+        if entry[0] not in state or np.ndim(state[entry[0]]) < 2:
+            raise UserError(f"the weights do not fit the model: {entry[0]} is not among the {len(state)} keys")
+        shapes.append(int(np.shape(state[entry[0]])[axis]))
+    return shapes[0], shapes[1]
+
+
+def _require_all(
+    wanted: Mapping[str, Any],
+    keys: Mapping[str, tuple[str, Rule] | None],
+    key_map: KeyMap,
+    state: Mapping[str, np.ndarray],
+    *,
+    found: set[str],
+    differing: Sequence[str],
+) -> None:
+    """Checks that every tensor is used once and every variable filled once."""
+    places = [entry[0] for entry in keys.values() if entry is not None]
+    twice = sorted({key for key in places if places.count(key) > 1})
+    assert not twice, f"two variables have the keys {twice}"
+    missing = sorted(set(wanted) - found)
+    unused = sorted(key for key in state if key not in set(places) and not key_map.ignores(key))
+    problems = []
+    if missing:
+        problems.append(f"the model's {', '.join(missing)} have no key")
+    if unused:
+        problems.append(f"the keys {', '.join(unused)} have no place in the model")
+    if differing:
+        problems.append(f"shapes differ, in our layout: {', '.join(differing)}")
+    if problems:
+        raise UserError(f"the weights do not fit the model: {'; '.join(problems)}")

@@ -1,0 +1,117 @@
+"""Names and layouts of torch's tensors: rules that lead from our variables to them, as plain data."""
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+LEAVES = {
+    ("params", "kernel"): "weight",
+    ("params", "scale"): "weight",
+    ("params", "bias"): "bias",
+    ("batch_stats", "mean"): "running_mean",
+    ("batch_stats", "var"): "running_var",
+}
+"""(our collection, our leaf) -> torch's leaf. A leaf that is not here is named by its rule alone."""
+
+
+class Index(int):
+    """A number in a name, which a template can shift: `"{0:-1}"` is one less, `"{0:+2}"` two more.
+
+    Example:
+      >>> "layer{0}.{1:-1}".format(Index(2), Index(1))
+      'layer2.0'
+    """
+
+    def __format__(self, shift: str) -> str:
+        """The number plus the shift."""
+        return str(int(self) + int(shift or 0))
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """How torch names a module of ours.
+
+    Attributes:
+      ours: regular expression for all of the module's path; its groups are numbers or words.
+      torch: template of torch's name; `{0}` is the first group, `{0:-1}` that number less one. For a leaf that `LEAVES`
+        does not have, it is the name of the tensor.
+      flattened: for a dense layer behind a flattened map, the space of that map: torch flattens `[C, *space]`, we
+        `[*space, C]`.
+      trailing: axes of size 1 that torch's tensor has behind our vector.
+    """
+
+    ours: str
+    torch: str
+    flattened: tuple[int, ...] = ()
+    trailing: int = 0
+
+    def name(self, module: str) -> str | None:
+        """The torch name of this module, None if the rule is not for it."""
+        match = re.fullmatch(self.ours, module)
+        if match is None:
+            return None
+        return self.torch.format(*(Index(group) if group.isdecimal() else group for group in match.groups("")))
+
+
+@dataclasses.dataclass(frozen=True)
+class KeyMap:
+    """How a reference implementation names the parameters of a family.
+
+    Attributes:
+      rules: the first that fits a module names it.
+      heads: our modules whose size is the number of classes; the first one is asked for it.
+      stem: our first convolution, whose kernel has the image's channels.
+      unused: regular expression for keys of torch's that no variable has, besides `num_batches_tracked`.
+    """
+
+    rules: tuple[Rule, ...]
+    heads: tuple[str, ...] = ("head/output",)
+    stem: str = "backbone/stem/conv"
+    unused: str = ""
+
+    def ignores(self, key: str) -> bool:
+        """Whether a key of torch's has no counterpart, and needs none."""
+        return key.endswith(".num_batches_tracked") or re.fullmatch(self.unused, key) is not None
+
+    def find(self, path: str) -> tuple[str, Rule] | None:
+        """(torch's key, its rule) of a leaf such as `params/backbone/stem/conv/kernel`; None without a rule."""
+        collection, _, rest = path.partition("/")
+        module, _, leaf = rest.rpartition("/")
+        for rule in self.rules:
+            name = rule.name(module)
+            if name is not None:
+                torch_leaf = LEAVES.get((collection, leaf))
+                return (f"{name}.{torch_leaf}" if torch_leaf else name), rule
+        return None
+
+    def keys(self, paths: Iterable[str]) -> Mapping[str, tuple[str, Rule] | None]:
+        """`find` of every path."""
+        return {path: self.find(path) for path in paths}
+
+
+def to_ours(value: np.ndarray, path: str, rule: Rule) -> np.ndarray:
+    """A torch tensor in our layout: kernels `[O, I, *k]` become `[*k, I, O]`, dense ones `[O, I]` become `[I, O]`."""
+    if rule.trailing:
+        return value.reshape(value.shape[: value.ndim - rule.trailing])  # [C, 1, ...] -> [C]
+    if not path.endswith("/kernel"):
+        return value
+    if rule.flattened:
+        # [O, C * space] -> [O, C, *space] -> [*space, C, O] -> [space * C, O]
+        value = np.moveaxis(value.reshape(len(value), -1, *rule.flattened), (1, 0), (-2, -1))
+        return value.reshape(-1, value.shape[-1])
+    return np.moveaxis(value, (1, 0), (-2, -1))
+
+
+def to_theirs(value: np.ndarray, path: str, rule: Rule) -> np.ndarray:
+    """Our array in torch's layout, the inverse of `to_ours`."""
+    if rule.trailing:
+        return value.reshape(*value.shape, *(1,) * rule.trailing)  # [C] -> [C, 1, ...]
+    if not path.endswith("/kernel"):
+        return value
+    if rule.flattened:
+        # [space * C, O] -> [*space, C, O] -> [O, C, *space] -> [O, C * space]
+        value = np.moveaxis(value.reshape(*rule.flattened, -1, value.shape[-1]), (-2, -1), (1, 0))
+        return np.ascontiguousarray(value.reshape(len(value), -1))
+    return np.ascontiguousarray(np.moveaxis(value, (-2, -1), (1, 0)))

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
+from cnn_jax.cache_home import cache_home
 from cnn_jax.data import decoded
 from cnn_jax.errors import DivergenceError, ProcessLostError, UserError
 from cnn_jax.memory import keep_freed_memory
@@ -77,12 +78,6 @@ def run(main: Callable[[Sequence[str]], int], *, after_interrupt: str = "") -> N
         print(f"interrupted{after_interrupt}", file=sys.stderr)
         status = 130
     sys.exit(status)
-
-
-def cache_home(environment: Mapping[str, str]) -> pathlib.Path | None:
-    """Where the user keeps caches, ours below it; None if the environment does not say."""
-    home = environment.get("XDG_CACHE_HOME") or (environment.get("HOME") and f"{environment['HOME']}/.cache")
-    return pathlib.Path(home, "cnn_jax") if home else None
 
 
 def compilation_cache(environment: Mapping[str, str]) -> dict[str, str]:

@@ -31,8 +31,9 @@ MAY_IMPORT = {
     "tasks": {"models", "nn", "losses", "metrics", "ops"},
     "train": {"tasks", "models", "nn", "losses", "metrics", "data", "ops"},
     "methods": {"losses", "ops"},
-    "weights": {"models", "nn", "ops"},
-    "command": {"train", "data", "memory"},
+    "weights": {"cache_home", "models", "nn", "ops"},
+    "command": {"cache_home", "train", "data", "memory"},
+    "cache_home": set(),
     "memory": set(),
     "benchmark": {"data", "memory", "methods", "train"},
 }

@@ -3,15 +3,21 @@
 A loss takes logits and labels and returns float32 `[B]`; `LOSSES` is the table that a config's `loss.name` looks up.
 """
 
-from cnn_jax.losses.classification import mean_squared_error, sigmoid_binary_cross_entropy, softmax_cross_entropy
+from cnn_jax.losses.classification import (
+    margin_loss,
+    mean_squared_error,
+    sigmoid_binary_cross_entropy,
+    softmax_cross_entropy,
+)
 
 LOSSES = {
+    "margin_loss": margin_loss,
     "mean_squared_error": mean_squared_error,
     "sigmoid_binary_cross_entropy": sigmoid_binary_cross_entropy,
     "softmax_cross_entropy": softmax_cross_entropy,
 }
 
-__all__ = ["LOSSES", "mean_squared_error", "sigmoid_binary_cross_entropy", "softmax_cross_entropy"]
+__all__ = ["LOSSES", "margin_loss", "mean_squared_error", "sigmoid_binary_cross_entropy", "softmax_cross_entropy"]
 
 DIVIDED_BY_WEIGHTS = frozenset({"softmax_cross_entropy"})
 """Losses whose mean over examples divides by the sum of the labels' class weights, as torch's does; the others weigh

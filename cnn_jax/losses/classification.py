@@ -155,6 +155,52 @@ def mean_squared_error(
     return jnp.mean(_weigh(jnp.square(logits - targets), class_weights), axis=-1) * _one_or_nan(valid)
 
 
+def margin_loss(
+    logits: Float[Array, "B K"],
+    labels: Int[Array, "B"] | Float[Array, "B K"],
+    *,
+    present: float = 0.9,
+    absent: float = 0.1,
+    absent_share: float = 0.5,
+    class_weights: Float[Array, "K"] | None = None,
+) -> Float32[jax.Array, "B"]:
+    r"""How far the lengths of capsules fall short of being long for the class and short for the others.
+
+    With lengths $z$ and targets $t$
+    $$L = \sum_k w_k \left[ t_k \max(0, m^+ - z_k)^2 + \lambda (1 - t_k) \max(0, z_k - m^-)^2 \right],$$
+    Eq. 4 of Sabour et al. 2017, "Dynamic routing between capsules", summed over the classes as there. A reducer divides
+    by the number of examples, with or without class weights.
+
+    Args:
+      logits: lengths, of any floating type; computed in float32.
+      labels: a class index `[B]` in `[0, K)` (any other value gives NaN for that example, in the loss and the
+        gradient), or multi-hot targets `[B K]`, for images with several objects.
+      present: $m^+$, the length that is long enough.
+      absent: $m^-$, the length that is short enough.
+      absent_share: $\lambda$, the factor for classes that are not there, so that they do not shrink all capsules first.
+      class_weights: a factor for each class's term; `None` means ones.
+
+    Returns:
+      The loss of each example.
+
+    Example:
+      >>> print(margin_loss(jnp.array([[0.5, 0.5], [0.9, 0.1]]), jnp.array([0, 0])))
+      [0.24 0.  ]
+    """
+    lengths = jnp.asarray(logits, jnp.float32)
+    if labels.ndim == 1:
+        targets = _one_hot(labels, lengths.shape[1])
+        valid = _in_range(labels, lengths.shape[1])
+    else:
+        targets = jnp.asarray(labels, jnp.float32)
+        valid = jnp.full(lengths.shape[:1], True)
+    # Spoilt here, because the gradient of a margin that is kept is a 0 that is selected. [B] -> [B 1]
+    lengths = lengths * _one_or_nan(valid)[:, None]
+    terms = targets * jnp.square(jax.nn.relu(present - lengths))
+    terms = terms + absent_share * (1.0 - targets) * jnp.square(jax.nn.relu(lengths - absent))
+    return jnp.sum(_weigh(terms, class_weights), axis=-1)
+
+
 def _check_label_smoothing(label_smoothing: float) -> None:
     # Written so that NaN fails too.
     if not 0.0 <= label_smoothing <= 1.0:

@@ -80,7 +80,9 @@ class _Call:
     output: Any = None
 
 
-def summarize(model: nn.Module, image_shape: Sequence[int], *, own_macs: OwnMacs | None = None) -> Summary:
+def summarize(
+    model: nn.Module, image_shape: Sequence[int], *, own_macs: OwnMacs | None = None, method: str = "__call__"
+) -> Summary:
     """The layers of a model in evaluation: those without submodules, and all others that own parameters.
 
     A layer that returns its input as it came (dropout in evaluation, "none" as normalisation, an identity shortcut) has
@@ -92,6 +94,7 @@ def summarize(model: nn.Module, image_shape: Sequence[int], *, own_macs: OwnMacs
       model: called as `model.apply(variables, images, train=False)`.
       image_shape: `[*space, C]`.
       own_macs: for layers that multiply without a kernel.
+      method: what is called, for example "with_auxiliary", where more than the logits is of interest.
 
     Raises:
       UserError: the image does not fit the model.
@@ -113,7 +116,7 @@ def summarize(model: nn.Module, image_shape: Sequence[int], *, own_macs: OwnMacs
 
     def apply(image, variables):
         with nn.intercept_methods(_recorder(calls)):
-            return model.apply(variables, image, train=False)
+            return model.apply(variables, image, train=False, method=method)
 
     traced = jax.make_jaxpr(apply)(image, variables)
     fields = receptive_fields(traced, 0, range(1, len(image_shape)))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from cnn_jax.errors import UserError
+from cnn_jax.errors import ImageTooSmallError, UserError
 from cnn_jax.nn.activation import scaled_tanh
 from cnn_jax.nn.checks import require_classifier
 from cnn_jax.nn.conv import Conv
@@ -169,7 +169,8 @@ class LeNet1998(nn.Module):
         del train  # Nothing here differs in training.
         space, channels = x.shape[1:-1], x.shape[-1]
         if space not in ((28, 28), (32, 32)):
-            raise UserError(
+            refuse = ImageTooSmallError if min(space) < 28 else UserError
+            raise refuse(
                 f"lenet5_1998 takes images of 28×28 or 32×32 pixels, not {'×'.join(map(str, space))};"
                 " model 'lenet5' takes other sizes"
             )

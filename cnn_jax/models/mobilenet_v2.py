@@ -5,12 +5,13 @@ import functools
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from cnn_jax.errors import UserError
 from cnn_jax.nn.activation import require_activation
 from cnn_jax.nn.blocks import ConvNormAct
+from cnn_jax.nn.channels import require_width_multiplier, scaled_channels
 from cnn_jax.nn.checks import require_classifier, require_known
 from cnn_jax.nn.conv import he_fan_out
 from cnn_jax.nn.heads import Classifier, PooledHead
+from cnn_jax.nn.inverted_residual import InvertedResidual
 from cnn_jax.nn.norm import NORMS
 
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
@@ -21,43 +22,6 @@ STEM_CHANNELS, FINAL_CHANNELS = 32, 1280
 
 STEMS = {"imagenet": 2, "cifar": 1}
 """Stride of the first convolution, and of the first stage that Table 2 subsamples in."""
-
-
-class InvertedResidual(nn.Module):
-    """Expand the channels, filter each of them, project them without an activation (Section 3.3, Fig. 3b).
-
-    The input is added where stride and channels stay. Parameters lie under `expand` (absent with expansion 1),
-    `depthwise` and `project`, each with `conv` and `norm`.
-
-    Attributes:
-      features: channels of the output.
-      expansion: channels of the filter / channels of the input.
-      stride: of the filter.
-      activation: a key of `ACTIVATIONS`.
-      norm: a key of `NORMS`.
-      dtype: compute type.
-    """
-
-    features: int
-    expansion: int
-    stride: int
-    activation: str
-    norm: str
-    dtype: str
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "B *space C"], *, train: bool) -> Float[Array, "B *out features"]:
-        """Maps `[B, *space, C]` to `[B, *out, features]`, ceil(n / stride) pixels per axis."""
-        make = _conv_norm_act(self.norm, self.dtype)
-        hidden = self.expansion * x.shape[-1]
-        y = x
-        if self.expansion != 1:
-            y = make(hidden, 1, activation=self.activation, name="expand")(y, train=train)
-        y = make(hidden, 3, stride=self.stride, groups=hidden, activation=self.activation, name="depthwise")(
-            y, train=train
-        )
-        y = make(self.features, 1, activation="identity", name="project")(y, train=train)
-        return x + y if self.stride == 1 and x.shape == y.shape else y
 
 
 class MobileNetV2(nn.Module):
@@ -84,7 +48,8 @@ class MobileNetV2(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B *space C"], *, train: bool) -> dict[str, Float[Array, "B ..."]]:
         """Maps `[B, *space, C]` to the named feature maps."""
-        make = functools.partial(_conv_norm_act(self.norm, self.dtype), activation=self.activation)
+        shared = {"norm": self.norm, "activation": self.activation, "kernel_init": he_fan_out, "dtype": self.dtype}
+        make = functools.partial(ConvNormAct, use_bias=self.norm == "none", **shared)
         channels = functools.partial(scaled_channels, multiplier=self.width_multiplier)
         early_stride = STEMS[self.stem]
         x = make(channels(STEM_CHANNELS), 3, stride=early_stride, name="stem")(x, train=train)
@@ -95,11 +60,9 @@ class MobileNetV2(nn.Module):
                 stride = 1 if j > 1 else early_stride if i == 2 else first_stride
                 x = InvertedResidual(
                     channels(features),
-                    expansion=expansion,
+                    expanded=expansion * x.shape[-1],
                     stride=stride,
-                    activation=self.activation,
-                    norm=self.norm,
-                    dtype=self.dtype,
+                    **shared,
                     name=f"stage{i}_block{j}",
                 )(x, train=train)
             maps[f"stage{i}"] = x
@@ -107,27 +70,6 @@ class MobileNetV2(nn.Module):
         last = scaled_channels(FINAL_CHANNELS, multiplier=max(1.0, self.width_multiplier))
         maps["final"] = make(last, 1, name="final")(x, train=train)
         return maps
-
-
-def _conv_norm_act(norm: str, dtype: str) -> functools.partial:
-    """`ConvNormAct` with what all convolutions of the network share."""
-    return functools.partial(
-        ConvNormAct, use_bias=norm == "none", norm=norm, kernel_init=he_fan_out, dtype=dtype, padding="same"
-    )
-
-
-def scaled_channels(channels: int, *, multiplier: float) -> int:
-    """Channels times a multiplier, rounded to a multiple of 8 that is at least 8 and at least 90 % of the product.
-
-    Source: `_make_divisible` in the authors' code and in torchvision.
-
-    Example:
-      >>> scaled_channels(24, multiplier=0.5), scaled_channels(24, multiplier=0.75), scaled_channels(32, multiplier=1.4)
-      (16, 24, 48)
-    """
-    scaled = channels * multiplier
-    rounded = max(8, int(scaled + 4) // 8 * 8)
-    return rounded + 8 if rounded < 0.9 * scaled else rounded
 
 
 def mobilenet_v2(
@@ -144,8 +86,7 @@ def mobilenet_v2(
     """MobileNetV2 (Table 2) for any number of space axes.
 
     Input `[B, *space, in_channels]`, logits `[B, num_classes]`. Kernels start as He et al. 2015 (Eq. 14, fan-out), as
-    in torchvision. With 1000 classes it has 3,504,872 parameters. Load torchvision's with
-    `weights.mobilenet_v2.convert_mobilenet_v2`.
+    in torchvision. With 1000 classes it has 3,504,872 parameters.
 
     Args:
       num_classes: K.
@@ -162,8 +103,7 @@ def mobilenet_v2(
     """
     require_classifier(num_classes=num_classes, in_channels=in_channels, dropout_rate=dropout_rate, dtype=dtype)
     require_known("stem", stem, STEMS)
-    if not width_multiplier > 0:
-        raise UserError(f"width_multiplier is {width_multiplier}; it must be above 0, for example 0.5 or 1.4")
+    require_width_multiplier(width_multiplier)
     require_activation(activation)
     require_known("norm", norm, NORMS)
     return Classifier(

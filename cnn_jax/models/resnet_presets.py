@@ -1,14 +1,13 @@
 """The residual networks of He et al. 2016 as classifiers: Section 4.2 for small images, Table 1 for ImageNet.
 
-The ImageNet networks have the stride of a bottleneck on its 3×3 convolution, as torchvision builds them ("v1.5").
+ResNeXt, SE-ResNet and the wide ImageNet networks are the latter with other bottlenecks. Bottlenecks have their stride
+on the 3×3 convolution, as torchvision builds them ("v1.5").
 """
 
-from collections.abc import Callable
-
-from jaxtyping import Array
+from typing import Any
 
 from cnn_jax.errors import UserError
-from cnn_jax.models.resnet import SHORTCUTS, STEMS, ResNet
+from cnn_jax.models.resnet import FIRST_STRIDES, SHORTCUTS, STEMS, ResNet
 from cnn_jax.nn.activation import require_activation
 from cnn_jax.nn.checks import require_classifier, require_known, require_positive, require_stages
 from cnn_jax.nn.conv import he_fan_in, he_fan_out
@@ -16,13 +15,15 @@ from cnn_jax.nn.heads import Classifier, PooledHead
 from cnn_jax.nn.norm import NORMS
 
 DEPTHS = {
+    14: ("bottleneck", (1, 1, 1, 1)),
     18: ("basic", (2, 2, 2, 2)),
+    26: ("bottleneck", (2, 2, 2, 2)),
     34: ("basic", (3, 4, 6, 3)),
     50: ("bottleneck", (3, 4, 6, 3)),
     101: ("bottleneck", (3, 4, 23, 3)),
     152: ("bottleneck", (3, 8, 36, 3)),
 }
-"""Block and blocks per stage of the ImageNet networks: Table 1."""
+"""Block and blocks per stage of the ImageNet networks: Table 1, and timm's two small ones of bottlenecks, 14 and 26."""
 
 
 def resnet_cifar(
@@ -52,7 +53,7 @@ def resnet_cifar(
         network).
       width: channels of the first stage; the others have two and four times as many.
       activation: a key of `nn.activation.ACTIVATIONS`.
-      norm: "batch", "group", "layer" or "none".
+      norm: "batch", "batch_unbiased", "group", "layer" or "none".
       zero_init_residual: each block starts as its shortcut (Goyal et al. 2017, Section 5.1).
       dropout_rate: share of the pooled features that training sets to 0.
       dtype: compute type, "float32" or "bfloat16".
@@ -63,21 +64,23 @@ def resnet_cifar(
     """
     if depth < 8 or (depth - 2) % 6:
         raise UserError(f"depth is {depth}; it must be 6n + 2 with n of 1 or more: 8, 14, 20, 26, 32, 44, 56, 110, ...")
-    return _classifier(
-        num_classes=num_classes,
+    require_classifier(num_classes=num_classes, in_channels=in_channels, dropout_rate=dropout_rate, dtype=dtype)
+    return Classifier(
+        backbone=_backbone(
+            block="basic",
+            stage_sizes=((depth - 2) // 6,) * 3,
+            stem="cifar",
+            shortcut=shortcut,
+            width=width,
+            activation=activation,
+            norm=norm,
+            zero_init_residual=zero_init_residual,
+            kernel_init=he_fan_in,
+            dtype=dtype,
+            remat=remat,
+        ),
+        head=PooledHead(num_classes=num_classes, dropout_rate=dropout_rate),
         in_channels=in_channels,
-        block="basic",
-        stage_sizes=((depth - 2) // 6,) * 3,
-        stem="cifar",
-        shortcut=shortcut,
-        width=width,
-        activation=activation,
-        norm=norm,
-        zero_init_residual=zero_init_residual,
-        kernel_init=he_fan_in,
-        dropout_rate=dropout_rate,
-        dtype=dtype,
-        remat=remat,
     )
 
 
@@ -88,6 +91,10 @@ def resnet_imagenet(
     depth: int = 50,
     stem: str = "imagenet",
     width: int = 64,
+    groups: int = 1,
+    width_per_group: int | None = None,
+    squeeze_reduction: int | None = None,
+    output_stride: int | None = None,
     activation: str = "relu",
     norm: str = "batch",
     zero_init_residual: bool = False,
@@ -99,17 +106,24 @@ def resnet_imagenet(
 
     Input `[B, *space, in_channels]`, logits `[B, num_classes]`. Strides: stem 2, stages 4, 8, 16 and 32; with stem
     "cifar" 1, and 1, 2, 4 and 8. Shortcuts are projections where the shape changes (option B). Kernels start as He
-    et al. 2015 (Eq. 14, fan-out). With 1000 classes, depth 50 has 25,557,032 parameters. Load torchvision's with
-    `weights.resnet.convert_resnet`.
+    et al. 2015 (Eq. 14, fan-out). With 1000 classes, depth 50 has 25,557,032 parameters. An image may be of one pixel.
+    `weights.convert` takes torchvision's weights, and for SE-ResNets timm's.
 
     Args:
       num_classes: K.
       in_channels: channels of the images.
-      depth: 18, 34 (basic blocks), 50, 101 or 152 (bottlenecks, the stride on the 3×3 convolution).
+      depth: 18, 34 (basic blocks), 50, 101, 152, or timm's 14 and 26 (bottlenecks, the stride on the 3×3 convolution).
       stem: "imagenet" (7×7 of stride 2, 3×3 max pool of stride 2) or "cifar" (3×3 of stride 1).
       width: channels of the stem and the first stage's blocks.
+      groups: of the bottlenecks' 3×3 convolutions, the cardinality of Xie et al. 2017 (ResNeXt, Table 1).
+      width_per_group: channels of each group in the first stage, twice as many in every further one; None is `width`.
+        ResNeXt-50 32×4d has 32 groups of 4, Wide ResNet-50-2 one group of 128.
+      squeeze_reduction: channels of a block's output / channels between the two layers of its squeeze and excitation
+        (r in Hu et al. 2018, Section 3), rounded to a multiple of 8 as in timm; 16 in the paper, None is no gate.
+      output_stride: no feature map's stride is larger; bottlenecks are dilated instead (Chen et al. 2017, Section
+        3.1), 8 or 16 for segmentation. None is no limit.
       activation: a key of `nn.activation.ACTIVATIONS`.
-      norm: "batch", "group", "layer" or "none".
+      norm: "batch", "batch_unbiased", "group", "layer" or "none".
       zero_init_residual: each block starts as its shortcut (Goyal et al. 2017, Section 5.1).
       dropout_rate: share of the pooled features that training sets to 0.
       dtype: compute type, "float32" or "bfloat16".
@@ -118,13 +132,71 @@ def resnet_imagenet(
     Raises:
       UserError: a value that is not one of these.
     """
+    require_classifier(num_classes=num_classes, in_channels=in_channels, dropout_rate=dropout_rate, dtype=dtype)
+    return Classifier(
+        backbone=imagenet_backbone(
+            depth=depth,
+            stem=stem,
+            width=width,
+            groups=groups,
+            width_per_group=width_per_group,
+            squeeze_reduction=squeeze_reduction,
+            output_stride=output_stride,
+            activation=activation,
+            norm=norm,
+            zero_init_residual=zero_init_residual,
+            dtype=dtype,
+            remat=remat,
+        ),
+        head=PooledHead(num_classes=num_classes, dropout_rate=dropout_rate),
+        in_channels=in_channels,
+    )
+
+
+def imagenet_backbone(
+    *,
+    depth: int,
+    stem: str,
+    width: int,
+    activation: str,
+    norm: str,
+    dtype: str,
+    remat: tuple[str, ...],
+    groups: int = 1,
+    width_per_group: int | None = None,
+    squeeze_reduction: int | None = None,
+    output_stride: int | None = None,
+    zero_init_residual: bool = False,
+) -> ResNet:
+    """The feature maps of `resnet_imagenet`, whose arguments these are, for other heads.
+
+    Raises:
+      UserError: as `resnet_imagenet`; `dtype` is not checked.
+    """
     if depth not in DEPTHS:
         raise UserError(f"depth is {depth}; it must be one of {', '.join(map(str, DEPTHS))}")
     require_known("stem", stem, STEMS)
     block, stage_sizes = DEPTHS[depth]
-    return _classifier(
-        num_classes=num_classes,
-        in_channels=in_channels,
+    strides = [FIRST_STRIDES[stem] * 2**i for i in range(len(stage_sizes))]
+    if output_stride is not None and output_stride not in strides:
+        raise UserError(
+            f"output_stride is {output_stride}; with stem {stem!r} it must be one of {', '.join(map(str, strides))}"
+        )
+    require_positive("groups", groups)
+    require_positive("width_per_group", 1 if width_per_group is None else width_per_group)
+    require_positive("squeeze_reduction", 1 if squeeze_reduction is None else squeeze_reduction)
+    if block != "bottleneck":
+        others = ", ".join(str(depth) for depth, (kind, _) in DEPTHS.items() if kind == "bottleneck")
+        for argument, value, usual in (
+            ("groups", groups, 1),
+            ("width_per_group", width_per_group, None),
+            ("output_stride", None if output_stride == strides[-1] else output_stride, None),
+        ):
+            if value != usual:
+                raise UserError(
+                    f"{argument}={value} needs bottlenecks; depth {depth} has basic blocks, use one of {others}"
+                )
+    return _backbone(
         block=block,
         stage_sizes=stage_sizes,
         stem=stem,
@@ -134,31 +206,27 @@ def resnet_imagenet(
         norm=norm,
         zero_init_residual=zero_init_residual,
         kernel_init=he_fan_out,
-        dropout_rate=dropout_rate,
         dtype=dtype,
         remat=remat,
+        groups=groups,
+        width_per_group=width_per_group,
+        squeeze_reduction=squeeze_reduction,
+        output_stride=output_stride,
     )
 
 
-def _classifier(
+def _backbone(
     *,
-    num_classes: int,
-    in_channels: int,
+    stage_sizes: tuple[int, ...],
     shortcut: str,
     width: int,
     activation: str,
     norm: str,
     zero_init_residual: bool,
-    dropout_rate: float,
-    dtype: str,
     remat: tuple[str, ...],
-    block: str,
-    stage_sizes: tuple[int, ...],
-    stem: str,
-    kernel_init: Callable[..., Array],
-) -> Classifier:
-    """Checks what both families share and builds the network."""
-    require_classifier(num_classes=num_classes, in_channels=in_channels, dropout_rate=dropout_rate, dtype=dtype)
+    **others: Any,
+) -> ResNet:
+    """Checks what both families share and builds the feature maps."""
     require_known("shortcut", shortcut, SHORTCUTS)
     require_positive("width", width)
     require_activation(activation)
@@ -169,20 +237,13 @@ def _classifier(
             f"zero_init_residual=True needs a norm to start at 0 and a shortcut to carry the signal; norm is {norm!r}"
             f" and shortcut {shortcut!r}"
         )
-    return Classifier(
-        backbone=ResNet(
-            block=block,
-            stage_sizes=stage_sizes,
-            stem=stem,
-            shortcut=shortcut,
-            width=width,
-            activation=activation,
-            norm=norm,
-            zero_init_residual=zero_init_residual,
-            kernel_init=kernel_init,
-            dtype=dtype,
-            remat=tuple(remat),
-        ),
-        head=PooledHead(num_classes=num_classes, dropout_rate=dropout_rate),
-        in_channels=in_channels,
+    return ResNet(
+        stage_sizes=stage_sizes,
+        shortcut=shortcut,
+        width=width,
+        activation=activation,
+        norm=norm,
+        zero_init_residual=zero_init_residual,
+        remat=tuple(remat),
+        **others,
     )

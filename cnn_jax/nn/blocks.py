@@ -33,6 +33,7 @@ class ConvNormAct(nn.Module):
       negative_slope: as in `activation_layer`.
       order: "conv_norm_act" or "conv_act_norm".
       kernel_init: initializer of the kernel.
+      bias_init: initializer of the convolution's bias.
       dtype: compute type, "float32" or "bfloat16".
 
     Raises:
@@ -55,6 +56,7 @@ class ConvNormAct(nn.Module):
     negative_slope: float | None = None
     order: str = "conv_norm_act"
     kernel_init: Callable[..., Array] = he_fan_in
+    bias_init: Callable[..., Array] = nn.initializers.zeros
     dtype: str = "float32"
 
     @nn.compact
@@ -80,6 +82,7 @@ class ConvNormAct(nn.Module):
             use_bias=self.use_bias,
             dtype=self.dtype,
             kernel_init=self.kernel_init,
+            bias_init=self.bias_init,
             name="conv",
         )(x)
         if self.order == "conv_norm_act":

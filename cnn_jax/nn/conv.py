@@ -18,6 +18,9 @@ he_fan_in = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 """Normal with variance 2 / fan-out, keeps the backward signal (He et al. 2015, Eq. 14); torchvision's ResNets do so."""
 
+torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+"""Uniform within ±1 / √fan-in: torch's own start of a layer's kernel, where a network does not choose another."""
+
 
 class Conv(nn.Module):
     """Cross-correlation of an image with a bank of kernels, as deep learning calls convolution.
@@ -34,7 +37,8 @@ class Conv(nn.Module):
       dilation: distance between kernel taps, in pixels.
       use_bias: add one learned number per output channel.
       dtype: compute type, "float32" or "bfloat16"; parameters are float32.
-      kernel_init: initializer of the kernel; the bias starts at 0.
+      kernel_init: initializer of the kernel.
+      bias_init: initializer of the bias.
 
     Raises:
       ImageTooSmallError: the output would be empty, or a reflection would reach beyond the image.
@@ -51,6 +55,7 @@ class Conv(nn.Module):
     use_bias: bool = True
     dtype: str = "float32"
     kernel_init: Callable[..., Array] = he_fan_in
+    bias_init: Callable[..., Array] = nn.initializers.zeros
 
     @nn.compact
     def __call__(self, x: Float[Array, "B *space C"]) -> Float[Array, "B *out features"]:
@@ -92,5 +97,5 @@ class Conv(nn.Module):
             groups=self.groups,
         )
         if self.use_bias:
-            y = y + over_channels(self.param("bias", nn.initializers.zeros, (self.features,)), y)
+            y = y + over_channels(self.param("bias", self.bias_init, (self.features,)), y)
         return y

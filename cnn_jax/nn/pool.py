@@ -3,10 +3,11 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from cnn_jax.errors import ImageTooSmallError, UserError
-from cnn_jax.nn.checks import require_known
+from cnn_jax.nn.checks import require_known, require_positive
 from cnn_jax.nn.window import pad_amounts, per_axis, require_output
 from cnn_jax.ops.pool import max_pool
 
@@ -37,9 +38,7 @@ class MaxPool(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B *space C"]) -> Float[Array, "B *out C"]:
         """Pools `[B, *space, C]` to `[B, *out, C]`."""
-        window, strides, pads = _geometry(self, x.shape)
-        if self.ceil_mode:
-            pads = tuple(map(_up_to_the_last_window, x.shape[1:-1], window, strides, pads))
+        window, strides, pads = _geometry(self, x.shape, ceil_mode=self.ceil_mode)
         return max_pool(x, window=window, stride=strides, padding=pads)
 
 
@@ -50,8 +49,10 @@ class AveragePool(nn.Module):
       window: one size for all spatial axes or one for each, in pixels.
       stride: step of the window, in pixels, for all spatial axes or for each; None is the window's size.
       padding: "valid", "same" (ceil(n / stride), see `window.pad_amounts`) or a number of pixels.
-      count_include_pad: divide by the window's size everywhere (True, as torch and Flax do unless told), so that
-        padding counts as zeros; or by the pixels inside the image (False).
+      ceil_mode: as in `MaxPool`.
+      count_include_pad: divide by the window's pixels inside image and padding (True, as torch and Flax do unless
+        told), so that padding counts as zeros; or by those inside the image (False). What `ceil_mode` adds never
+        counts.
 
     Raises:
       ImageTooSmallError: the output would be empty.
@@ -62,15 +63,24 @@ class AveragePool(nn.Module):
     window: int | tuple[int, ...]
     stride: int | tuple[int, ...] | None = None
     padding: str | int = "valid"
+    ceil_mode: bool = False
     count_include_pad: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "B *space C"]) -> Float[Array, "B *out C"]:
         """Pools `[B, *space, C]` to `[B, *out, C]`."""
-        window, strides, pads = _geometry(self, x.shape)
-        return nn.avg_pool(
-            x, window_shape=window, strides=strides, padding=pads, count_include_pad=self.count_include_pad
-        )
+        window, strides, pads = _geometry(self, x.shape, ceil_mode=self.ceil_mode)
+        sums = nn.pool(x, 0.0, jax.lax.add, window, strides, pads)
+        counts = 1
+        for axis, (size, step, (before, after)) in enumerate(
+            zip(window, strides, pad_amounts(window, self.padding), strict=True), start=1
+        ):
+            starts = np.arange(sums.shape[axis]) * step - before
+            first, last = (-before, x.shape[axis] + after) if self.count_include_pad else (0, x.shape[axis])
+            inside = np.minimum(starts + size, last) - np.maximum(starts, first)
+            # [out] -> [1, ..., out, ..., 1]
+            counts = counts * inside.reshape([-1 if i == axis else 1 for i in range(x.ndim)])
+        return sums / jnp.asarray(counts, x.dtype)
 
 
 class AdaptiveAveragePool(nn.Module):
@@ -81,6 +91,10 @@ class AdaptiveAveragePool(nn.Module):
 
     Attributes:
       output_size: bins along each axis.
+
+    Raises:
+      ImageTooSmallError: the image has no pixels.
+      UserError: fewer than one bin.
     """
 
     output_size: int
@@ -89,6 +103,7 @@ class AdaptiveAveragePool(nn.Module):
     def __call__(self, x: Float[Array, "B *space C"]) -> Float[Array, "B *out C"]:
         """Pools `[B, *space, C]` to `[B, *(output_size,) * rank, C]`."""
         bins = self.output_size
+        require_positive("output_size", bins)
         for axis, size in enumerate(x.shape[1:-1], start=1):
             if size == 0:
                 raise ImageTooSmallError(f"layer {'/'.join(self.path)!r} gets an image without pixels")
@@ -122,7 +137,7 @@ def _up_to_the_last_window(size: int, window: int, stride: int, pads: tuple[int,
 
 
 def _geometry(
-    pool: MaxPool | AveragePool, shape: tuple[int, ...]
+    pool: MaxPool | AveragePool, shape: tuple[int, ...], *, ceil_mode: bool
 ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[tuple[int, int], ...]]:
     """(window, strides, pads) per spatial axis for an image `[B, *space, C]` of this shape."""
     space = shape[1:-1]
@@ -134,5 +149,11 @@ def _geometry(
     elif 2 * pool.padding > min(window):
         # A window could then lie in the padding alone, where a maximum is minus infinity and a mean 0 / 0.
         raise UserError(f"pool padding is {pool.padding}; it must be at most half the window {window}")
+    pads = pad_amounts(window, pool.padding)
+    if ceil_mode:
+        pads = tuple(map(_up_to_the_last_window, space, window, strides, pads))
+        # torch's too: one window may hold all of an image that is smaller than it.
+        if all(size + sum(pad) >= taps for size, taps, pad in zip(space, window, pads, strict=True)) and min(space) > 0:
+            return window, strides, pads
     require_output("/".join(pool.path) or type(pool).__name__, space, window, pool.padding)
-    return window, strides, pad_amounts(window, pool.padding)
+    return window, strides, pads

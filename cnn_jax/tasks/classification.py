@@ -12,6 +12,8 @@ from pydantic import Field
 
 from cnn_jax.errors import UserError
 from cnn_jax.metrics import ConfusionMatrix, ExpectedCalibrationError, Metric, TopKAccuracy, WeightedMean
+from cnn_jax.nn.heads import Classifier
+from cnn_jax.nn.segmentation_heads import Segmenter
 from cnn_jax.ops.random import named_key
 from cnn_jax.tasks.task import Output
 from cnn_jax.tasks.views import Views, average_over_views
@@ -31,9 +33,13 @@ class Classification:
         instead of by their number; `losses.DIVIDED_BY_WEIGHTS` says for which losses.
       views: what evaluation and prediction average logits over, see `tasks.views`.
       top_k: which top-k accuracies evaluation reports, besides top-1.
+      auxiliary_weight: in training, the loss of each of the model's auxiliary heads is added with this weight, as part
+        of each example's loss; evaluation is of the main head alone. GoogLeNet was trained with 0.3 (Szegedy et al.
+        2015, Section 5), torchvision trains Inception-v3 with 0.4. With 0 such heads stay as they are.
 
     Raises:
-      UserError: the number of class weights is not K, all are 0, or a k is not between 2 and K.
+      UserError: the number of class weights is not K, all are 0, a k is not between 2 and K, an auxiliary weight for a
+        model without auxiliary heads, or a model that classifies every pixel.
     """
 
     model: nn.Module
@@ -43,8 +49,14 @@ class Classification:
     class_weights: tuple[Annotated[float, Field(ge=0)], ...] | None = None
     views: Views = "one"
     top_k: tuple[int, ...] = ()
+    auxiliary_weight: Annotated[float, Field(ge=0)] = 0.0
 
     def __post_init__(self):
+        if isinstance(self.model, Segmenter):
+            raise UserError(
+                "config.task classifies whole images, but config.model classifies every pixel, with logits"
+                f" [B, *space, {self.num_classes}]: choose a network for classification, or another task"
+            )
         if self.class_weights is not None and len(self.class_weights) != self.num_classes:
             raise UserError(
                 f"config.task.class_weights has {len(self.class_weights)} values; there are {self.num_classes} classes"
@@ -54,6 +66,11 @@ class Classification:
         for k in self.top_k:
             if not 2 <= k <= self.num_classes:
                 raise UserError(f"config.task.top_k has {k}; it must lie between 2 and the {self.num_classes} classes")
+        if self.auxiliary_weight and not (isinstance(self.model, Classifier) and self.model.auxiliary):
+            raise UserError(
+                f"config.task.auxiliary_weight is {self.auxiliary_weight}, but the model has no auxiliary heads; leave"
+                " it out, or build a model that has them, such as 'googlenet' with auxiliary=True"
+            )
 
     def init(self, key: Key[Array, ""], batch: Batch) -> tuple[PyTree, PyTree]:
         """Parameters and statistics for images of this batch's shape."""
@@ -64,6 +81,7 @@ class Classification:
         self, params: PyTree, model_state: PyTree, batch: Batch, key: Key[Array, ""], *, train: bool
     ) -> tuple[Float[Array, ""], Output]:
         """The weighted mean loss over the examples whose mask is 1."""
+        auxiliary: Mapping[str, Array] = {}
         if train:
             result: Any = self.model.apply(
                 {"params": params, **model_state},
@@ -71,14 +89,18 @@ class Classification:
                 train=True,
                 rngs={"dropout": named_key(key, "dropout")},
                 mutable=list(model_state),
+                method="with_auxiliary" if self.auxiliary_weight else None,
             )
-            logits, updated = result
+            outputs, updated = result
+            logits, auxiliary = outputs if self.auxiliary_weight else (outputs, {})
             model_state = {**model_state, **updated}
         else:
             logits = self._logits(params, model_state, batch)
         labels, mask = batch["label"], batch["mask"]
         weights = None if self.class_weights is None else jnp.asarray(self.class_weights, jnp.float32)
         losses = self.loss_function(logits, labels, class_weights=weights)
+        for extra in auxiliary.values():
+            losses = losses + self.auxiliary_weight * self.loss_function(extra, labels, class_weights=weights)
         example_weight = jnp.ones_like(mask)
         if weights is not None and self.divide_by_weights:
             # A masked label may be anything; index 0 keeps the look-up in range.

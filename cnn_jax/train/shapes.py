@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from cnn_jax.errors import ImageTooSmallError, UserError
+from cnn_jax.nn.smallest import smallest_size
 from cnn_jax.types import PyTree
-
-LARGEST_MINIMUM = 2048
 
 
 def abstract_variables(model: nn.Module, image_shape: Sequence[int], *, name: str) -> PyTree:
@@ -24,16 +23,11 @@ def abstract_variables(model: nn.Module, image_shape: Sequence[int], *, name: st
     Raises:
       UserError: the images do not fit the network; for small ones the message has the smallest size that works.
     """
-
-    def variables(space: Sequence[int]) -> PyTree:
-        image = jax.ShapeDtypeStruct((1, *space, image_shape[-1]), jnp.float32)
-        return jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), image)
-
     space = tuple(image_shape[:-1])
     try:
-        return variables(space)
+        return _variables(model, image_shape)
     except ImageTooSmallError as error:
-        smallest = _smallest(lambda size: variables((size,) * len(space)))
+        smallest = smallest_image(model, image_shape)
         at_least = f"; it takes at least {'×'.join([str(smallest)] * len(space))}" if smallest else ""
         shown = "×".join(str(size) for size in space)
         raise UserError(f"{name}: images of {shown} are too small for this network{at_least} ({error})") from None
@@ -41,22 +35,20 @@ def abstract_variables(model: nn.Module, image_shape: Sequence[int], *, name: st
         raise UserError(f"{name}: {error}") from None
 
 
-def _smallest(attempt) -> int | None:
-    """The smallest size for which an attempt raises no ImageTooSmallError; sizes that work have no gaps."""
-    low, high = 0, 1
-    while high <= LARGEST_MINIMUM:
-        try:
-            attempt(high)
-            break
-        except ImageTooSmallError:
-            low, high = high, 2 * high
-    else:
-        return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        try:
-            attempt(middle)
-            high = middle
-        except ImageTooSmallError:
-            low = middle
-    return high
+def smallest_image(model: nn.Module, image_shape: Sequence[int]) -> int | None:
+    """The smallest number of pixels along every axis that a model takes; None if none up to 2,048 works.
+
+    Args:
+      model: the network.
+      image_shape: `[*space, C]`, of which the rank and the channels are read.
+
+    Raises:
+      UserError: the model takes images of certain sizes only.
+    """
+    rank, channels = len(image_shape) - 1, image_shape[-1]
+    return smallest_size(lambda size: _variables(model, (*(size,) * rank, channels)))
+
+
+def _variables(model: nn.Module, image_shape: Sequence[int]) -> PyTree:
+    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    return jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), image)

@@ -19,9 +19,6 @@ from cnn_jax.weights.layout import KeyMap, Rule, to_ours, to_theirs
 
 logger = logging.getLogger(__name__)
 
-IMAGE_SIZES = {"r3d_18": (16, 112, 112), "mc3_18": (16, 112, 112), "r2plus1d_18": (16, 112, 112)}
-"""Space of an image on which a model is traced for the shapes of its variables, where it is not 224×224."""
-
 
 def convert(
     name: str,
@@ -55,6 +52,10 @@ def convert(
         differ: all of them in one message, and nothing is converted.
     """
     key_map = key_map_of(name)
+    keys_today = {key: key_map.current(key) for key in state}
+    if len(set(keys_today.values())) < len(state):
+        raise UserError(f"the weights do not fit the model: {_twice(keys_today)} are the same tensor")
+    state = {keys_today[key]: value for key, value in state.items()}
     known_classes, known_channels = _sizes(key_map, state)
     num_classes, in_channels = num_classes or known_classes, in_channels or known_channels
     build = functools.partial(models.create, name, **arguments)
@@ -144,14 +145,30 @@ def adapt_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
     return kernel[..., np.arange(channels) % given, :] * np.asarray(given / channels, kernel.dtype)
 
 
+def sizes_of(name: str, variables: Mapping[str, Any]) -> tuple[int, int]:
+    """(classes, image channels) of a model's variables.
+
+    Raises:
+      UserError: an unknown model, or variables of another one.
+    """
+    key_map = key_map_of(name)
+    flat: dict[str, Any] = traverse_util.flatten_dict(dict(variables), sep="/")
+    sizes = []
+    for module, axis in ((key_map.heads[0], -1), (key_map.stem, -2)):
+        path = f"params/{module}/kernel"
+        if path not in flat:
+            raise UserError(f"these variables are none of model {name!r}: {path} is not there")
+        sizes.append(int(flat[path].shape[axis]))
+    return sizes[0], sizes[1]
+
+
 def flat_shapes(model: nn.Module, name: str) -> dict[str, Any]:
     """Shapes and types of a model's variables by their paths."""
     return traverse_util.flatten_dict(jax.eval_shape(_init(model, name), jax.random.key(0)), sep="/")
 
 
 def _init(model: nn.Module, name: str) -> Any:
-    space = IMAGE_SIZES.get(name, (224, 224))
-    image = jnp.zeros((1, *space, model.in_channels), jnp.float32)
+    image = jnp.zeros((1, *key_map_of(name).image, model.in_channels), jnp.float32)
     return lambda key: model.init(key, image, train=False)
 
 
@@ -180,6 +197,12 @@ def _sizes(key_map: KeyMap, state: Mapping[str, np.ndarray]) -> tuple[int, int]:
             raise UserError(f"the weights do not fit the model: {entry[0]} is not among the {len(state)} keys")
         shapes.append(int(np.shape(state[entry[0]])[axis]))
     return shapes[0], shapes[1]
+
+
+def _twice(renamed: Mapping[str, str]) -> str:
+    """The keys whose new name is another's too."""
+    new = list(renamed.values())
+    return ", ".join(key for key, name in renamed.items() if new.count(name) > 1)
 
 
 def _require_all(

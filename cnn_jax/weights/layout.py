@@ -39,7 +39,8 @@ class Rule:
         does not have, it is the name of the tensor.
       flattened: for a dense layer behind a flattened map, the space of that map: torch flattens `[C, *space]`, we
         `[*space, C]`.
-      trailing: axes of size 1 that torch's tensor has behind our vector.
+      trailing: axes of size 1 that torch's tensor has behind our vector, or behind our matrix where torch has a 1×1
+        convolution and we a dense layer; a bias has none.
     """
 
     ours: str
@@ -64,16 +65,26 @@ class KeyMap:
       heads: our modules whose size is the number of classes; the first one is asked for it.
       stem: our first convolution, whose kernel has the image's channels.
       unused: regular expression for keys of torch's that no variable has, besides `num_batches_tracked`.
+      image: space of an image on which the model is traced for the shapes of its variables.
+      former: regular expressions for parts of keys in older published files, and what stands there today.
     """
 
     rules: tuple[Rule, ...]
     heads: tuple[str, ...] = ("head/output",)
     stem: str = "backbone/stem/conv"
     unused: str = ""
+    image: tuple[int, ...] = (224, 224)
+    former: tuple[tuple[str, str], ...] = ()
 
     def ignores(self, key: str) -> bool:
         """Whether a key of torch's has no counterpart, and needs none."""
         return key.endswith(".num_batches_tracked") or re.fullmatch(self.unused, key) is not None
+
+    def current(self, key: str) -> str:
+        """Today's name of a key."""
+        for pattern, replacement in self.former:
+            key = re.sub(pattern, replacement, key)
+        return key
 
     def find(self, path: str) -> tuple[str, Rule] | None:
         """(torch's key, its rule) of a leaf such as `params/backbone/stem/conv/kernel`; None without a rule."""
@@ -93,8 +104,8 @@ class KeyMap:
 
 def to_ours(value: np.ndarray, path: str, rule: Rule) -> np.ndarray:
     """A torch tensor in our layout: kernels `[O, I, *k]` become `[*k, I, O]`, dense ones `[O, I]` become `[I, O]`."""
-    if rule.trailing:
-        return value.reshape(value.shape[: value.ndim - rule.trailing])  # [C, 1, ...] -> [C]
+    if rule.trailing and not path.endswith("/bias"):
+        value = value.reshape(value.shape[: value.ndim - rule.trailing])  # [C, 1, ...] -> [C], [O, I, 1, ...] -> [O, I]
     if not path.endswith("/kernel"):
         return value
     if rule.flattened:
@@ -106,12 +117,12 @@ def to_ours(value: np.ndarray, path: str, rule: Rule) -> np.ndarray:
 
 def to_theirs(value: np.ndarray, path: str, rule: Rule) -> np.ndarray:
     """Our array in torch's layout, the inverse of `to_ours`."""
-    if rule.trailing:
-        return value.reshape(*value.shape, *(1,) * rule.trailing)  # [C] -> [C, 1, ...]
     if not path.endswith("/kernel"):
-        return value
+        ones = 0 if path.endswith("/bias") else rule.trailing
+        return value.reshape(*value.shape, *(1,) * ones)  # [C] -> [C, 1, ...]
     if rule.flattened:
         # [space * C, O] -> [*space, C, O] -> [O, C, *space] -> [O, C * space]
         value = np.moveaxis(value.reshape(*rule.flattened, -1, value.shape[-1]), (-2, -1), (1, 0))
         return np.ascontiguousarray(value.reshape(len(value), -1))
-    return np.ascontiguousarray(np.moveaxis(value, (-2, -1), (1, 0)))
+    value = np.moveaxis(value, (-2, -1), (1, 0))
+    return np.ascontiguousarray(value.reshape(*value.shape, *(1,) * rule.trailing))  # [O, I] -> [O, I, 1, ...]

@@ -11,7 +11,13 @@ import sklearn.linear_model
 import sklearn.metrics
 
 from cnn_jax.errors import UserError
-from cnn_jax.losses import LOSSES, mean_squared_error, sigmoid_binary_cross_entropy, softmax_cross_entropy
+from cnn_jax.losses import (
+    LOSSES,
+    margin_loss,
+    mean_squared_error,
+    sigmoid_binary_cross_entropy,
+    softmax_cross_entropy,
+)
 
 NUM_CLASSES = 3
 CLASS_WEIGHTS = np.array([0.5, 2.0, 3.25])
@@ -106,6 +112,21 @@ def test_mean_squared_error_is_sklearns(wine, kind, class_weights):
     got = np.asarray(mean_squared_error(logits, labels, class_weights=class_weights), np.float64)
     np.testing.assert_allclose(got.mean(), np.mean(per_class * (1 if class_weights is None else class_weights)), 1e-6)
     assert got.shape == index.shape
+
+
+@pytest.mark.parametrize("class_weights", [None, CLASS_WEIGHTS], ids=["unweighted", "weighted"])
+@pytest.mark.parametrize("kind", ["index", "multi-hot"])
+def test_margin_loss_is_eq_4(kind, class_weights):
+    generator = np.random.default_rng(0)
+    lengths, index = generator.random((50, NUM_CLASSES)), generator.integers(0, NUM_CLASSES, 50)
+    present = np.eye(NUM_CLASSES)[index] if kind == "index" else generator.integers(0, 2, lengths.shape).astype(float)
+    expected = np.zeros(50)
+    for i, k in np.ndindex(lengths.shape):  # Sabour et al. 2017: m+ = 0.9, m- = 0.1, lambda = 0.5
+        term = max(0, 0.9 - lengths[i, k]) ** 2 if present[i, k] else 0.5 * max(0, lengths[i, k] - 0.1) ** 2
+        expected[i] += term * (1 if class_weights is None else class_weights[k])
+    labels = index.astype(np.int32) if kind == "index" else present.astype(np.float32)
+    got = margin_loss(lengths.astype(np.float32), labels, class_weights=class_weights)
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
 
 
 @every_loss

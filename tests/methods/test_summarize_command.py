@@ -90,3 +90,60 @@ def test_help_fits_on_a_screen(summarize):
     result = summarize("--help")
     assert result.returncode == 0
     assert len(result.stdout.splitlines()) <= 24
+
+
+@pytest.fixture
+def named(repository):
+    """The command's `main` in this process, without a config."""
+    spec = importlib.util.spec_from_file_location("summarize_command", repository / "experiments/summarize.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_network_by_name_on_the_images_of_its_reference(named, capsys):
+    assert named.main(["--model=squeezenet1_1"]) == 0
+    output = capsys.readouterr().out
+    assert "squeezenet1_1 on images of 224×224×3" in output
+    assert "1,235,496" in output  # zoo.json
+
+
+def test_a_network_by_name_takes_arguments_and_a_shape(named, capsys):
+    assert named.main(["--model=lenet5", "--input=32,32,3", "--config.model.padding=0"]) == 0
+    assert "62,006" in capsys.readouterr().out  # 61,706 of numbers.md and 5 · 5 · 2 · 6 for two more channels
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model=resent50"], "did you mean 'resnet50'"),
+        (["--model=resnet18", "--config.model.widht=3"], "did you mean 'width'"),
+        (["--model=resnet18", "--config.seed=3"], "with --model write --config.model.KEY=VALUE"),
+        (["--model=alexnet", "--input=40,40,3"], "it takes at least 63×63"),
+        (["--model=resnet18", "--store"], "--store keeps the table of --all"),
+        (["--all", "--input=32,32,3"], "--all takes no --input"),
+        (["--all", "--model=resnet18"], "not allowed with argument"),
+        ([], "one of the arguments --config --model --all is required"),
+    ],
+)
+def test_bad_arguments_of_a_network_by_name(arguments, message, named):
+    with pytest.raises(UserError) as error:
+        named.main(arguments)
+    assert message in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_line_of_the_zoo(named):
+    row = dict(zip(named.ZOO_COLUMNS, named.zoo_row("resnet18"), strict=True))
+    assert row == {
+        **{"network": "resnet18", "images": "224×224×3", "parameters": "11,689,512", "statistics": "9,600"},
+        **{"GMACs": "1.814", "receptive field": "435×435", "stride": "32×32", "smallest image": "1"},
+        **{"top-1": "69.76", "weights": "resnet18.IMAGENET1K_V1", "logits": "proven"},
+    }
+
+
+def test_the_zoo_as_markdown(named):
+    lines = list(named.zoo_markdown([named.zoo_row("lenet5_1998"), named.zoo_row("resnet20")]))
+    rows = [line for line in "\n".join(lines).splitlines() if line.startswith("|")]
+    assert len(rows) == 4
+    assert {row.count("|") for row in rows} == {len(named.ZOO_COLUMNS) + 1}

@@ -22,8 +22,16 @@ CASES = {
         ("stage1", "stage2"),
     ),
     "wide_resnet": ({"depth": 10, "widening": 1, "dropout_rate": 0.5}, ("stage1", "stage2", "stage3")),
+    "convnext": ({"blocks": (1, 1), "width": 16, "dropout_rate": 0.5}, ("stage1", "stage2")),
+    "densenet_cifar": (
+        {"depth": 10, "growth_rate": 8, "bottleneck": True, "dropout_rate": 0.5},
+        ("stage1", "stage2", "stage3"),
+    ),
     "resnet_cifar": ({"depth": 8, "width": 8, "dropout_rate": 0.5}, ("stem", "stage1", "stage2", "stage3")),
 }
+
+
+SLOW = {"convnext", "densenet_cifar"}
 
 
 def compiled_gradients(model, variables, images):
@@ -55,7 +63,9 @@ def assert_close(a, b, tolerance):
         np.testing.assert_allclose(x, y, rtol=0, atol=tolerance * max(1e-3, np.abs(y).max()))
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in CASES]
+)
 def test_the_same_values_in_less_memory(name, random_variables):
     arguments, stages = CASES[name]
     plain, remat = (models.create(name, num_classes=5, remat=r, **arguments) for r in ((), stages))

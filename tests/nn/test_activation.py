@@ -20,6 +20,8 @@ FORMULAS = {
     "tanh": np.tanh,
     "scaled_tanh": lambda x: 1.7159 * np.tanh(2 * x / 3),
     "silu": lambda x: x / (1 + np.exp(-x)),
+    "hard_sigmoid": lambda x: np.clip(x + 3, 0, 6) / 6,
+    "hard_swish": lambda x: x * np.clip(x + 3, 0, 6) / 6,
     "identity": lambda x: x,
 }
 

@@ -87,6 +87,17 @@ def test_padding_stride_and_dilation_equal_numpy_pad(padding, kernel_size, dilat
         assert expected.shape[:2] == (-(-10 // stride), -(-9 // stride))
 
 
+@pytest.mark.parametrize(
+    ("space", "stride"), [((9,), (2,)), ((10, 9), (2, 3)), ((9, 8), (1, 2)), ((5, 6, 7), (1, 2, 3))]
+)
+def test_a_stride_for_each_axis(space, stride):
+    image, kernel = random_arrays(space, (3,) * len(space))
+    expected = correlate(image, kernel, mode="same")[tuple(slice(None, None, step) for step in stride)]
+    y = apply(Conv(3, 3, stride=stride, use_bias=False), image, kernel)
+    np.testing.assert_allclose(y, expected, atol=1e-5)
+    assert y.shape[:-1] == tuple(-(-n // step) for n, step in zip(space, stride, strict=True))
+
+
 def test_stride_two_same_is_torch_and_not_xla():
     image, kernel = random_arrays((8, 8), (3, 3))
     ours = apply(Conv(3, 3, stride=2, padding="same", use_bias=False), image, kernel)
@@ -113,6 +124,11 @@ def test_bias_is_added_per_output_channel():
     with_bias = Conv(3, 1).apply({"params": {"kernel": kernel, "bias": bias}}, jnp.asarray(image)[None])[0]
     without = apply(Conv(3, 1, use_bias=False), image, kernel)
     np.testing.assert_allclose(with_bias - without, np.broadcast_to(bias, without.shape), atol=1e-6)
+
+
+def test_the_bias_starts_as_told():
+    params = Conv(3, 1, bias_init=jax.nn.initializers.constant(2.0)).init(jax.random.key(0), jnp.ones((1, 2, 2, 1)))
+    np.testing.assert_array_equal(params["params"]["bias"], [2.0, 2.0, 2.0])
 
 
 def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters():
@@ -166,6 +182,8 @@ BAD = [
     (Conv(1, (3, 3, 3)), "kernel_size .* has 3 entries, but the input has 2 spatial axes"),
     (Conv(1, 0), "kernel_size is 0"),
     (Conv(1, 3, stride=0), "stride is 0"),
+    (Conv(1, 3, stride=(1, 0)), r"stride is \(1, 0\); it must be 1 or more"),
+    (Conv(1, 3, stride=(1, 2, 2)), "stride .* has 3 entries, but the input has 2 spatial axes"),
     (Conv(0, 3), "features is 0"),
     (Conv(3, 3, groups=2), "groups=2 must divide its 4 input and 3 output channels"),
 ]

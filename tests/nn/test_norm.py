@@ -59,6 +59,33 @@ def test_batch_norm_has_the_derivatives_of_flaxs():
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("space", [(5,), (3, 4), (2, 1, 3)])
+def test_batch_unbiased_keeps_running_variances_as_torch_does(space):
+    x = 3 + 2 * jax.random.normal(jax.random.key(0), (2, *space, 4))
+    layer, biased = (norm_layer(kind, dtype="float32", name="norm") for kind in ("batch_unbiased", "batch"))
+    variables = layer.init(jax.random.key(1), x, train=True)
+    y, updated = layer.apply(variables, x, train=True, mutable=["batch_stats"])
+    axes = tuple(range(x.ndim - 1))
+    # torch: divided by n in the output, by n - 1 in what is kept; started from variance 1, torch's momentum 0.1.
+    variance = np.asarray(x, np.float64).var(axis=axes, ddof=1)
+    np.testing.assert_allclose(updated["batch_stats"]["var"], 0.9 + 0.1 * variance, rtol=1e-5)
+    expected, with_n = biased.apply(variables, x, train=True, mutable=["batch_stats"])
+    np.testing.assert_array_equal(y, expected)
+    np.testing.assert_array_equal(updated["batch_stats"]["mean"], with_n["batch_stats"]["mean"])
+    assert np.all(updated["batch_stats"]["var"] > with_n["batch_stats"]["var"])
+
+
+def test_batch_unbiased_refuses_one_value_per_channel():
+    layer = norm_layer("batch_unbiased", dtype="float32", name="norm")
+    one, two = jnp.ones((1, 1, 1, 3)), jnp.ones((2, 1, 1, 3))
+    variables = layer.init(jax.random.key(0), one, train=True)
+    with pytest.raises(UserError, match=r"needs two values per channel, but the batch \(1, 1, 1, 3\) has 1"):
+        layer.apply(variables, one, train=True, mutable=["batch_stats"])
+    _, updated = layer.apply(variables, two, train=True, mutable=["batch_stats"])
+    assert np.isfinite(updated["batch_stats"]["var"]).all()
+    assert np.isfinite(layer.apply(variables, one, train=False)).all()
+
+
 # Channels and groups by the rule "gcd(32, C / 2), or 1 if C is odd".
 @pytest.mark.parametrize(("channels", "groups"), [(16, 8), (256, 32), (6, 1), (7, 1)])
 def test_group_norm(channels, groups):

@@ -79,3 +79,21 @@ def test_errors(pool):
         pool(2, padding="full").apply({}, x)
     with pytest.raises(UserError, match="pool stride is 0"):
         pool(2, stride=0).apply({}, x)
+
+
+CEIL_SIZES = [
+    # size, window, stride, windows by torch's pooling_output_shape: 0 is an error there too
+    *((1, 2, 2, 1), (2, 3, 2, 1), (1, 3, 2, 0), (3, 3, 2, 1), (4, 3, 2, 2), (5, 3, 2, 2), (8, 3, 2, 4), (3, 2, 2, 2)),
+]
+
+
+@pytest.mark.parametrize(("size", "window", "stride", "expected"), CEIL_SIZES)
+def test_ceil_mode_holds_all_of_the_image(size, window, stride, expected):
+    image = jnp.asarray(np.random.default_rng(0).standard_normal((1, size, 1), dtype=np.float32) - 5)
+    pool = MaxPool(window, stride, ceil_mode=True)
+    if expected == 0:
+        with pytest.raises(ImageTooSmallError, match=f"image of {size} pixels.* kernel of {window}"):
+            pool.apply({}, image)
+        return
+    cut = [image[:, start : start + window].max(axis=1) for start in range(0, expected * stride, stride)]
+    np.testing.assert_array_equal(pool.apply({}, image), np.stack(cut, axis=1))

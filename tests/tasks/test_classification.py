@@ -1,7 +1,9 @@
 """The classification task with every loss of the table."""
 
+import dataclasses
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,11 +11,14 @@ import pytest
 
 from cnn_jax.data.augment import evaluation_transform
 from cnn_jax.data.batches import training_batch
-from cnn_jax.data.sources import open_source
+from cnn_jax.data.sources import Source, open_source
 from cnn_jax.errors import UserError
 from cnn_jax.losses import DIVIDED_BY_WEIGHTS, LOSSES
 from cnn_jax.models import create
+from cnn_jax.nn.heads import Classifier, PooledHead
+from cnn_jax.nn.norm import BatchNorm
 from cnn_jax.tasks import Classification
+from cnn_jax.train.run import build
 
 
 @pytest.fixture(scope="module")
@@ -102,3 +107,93 @@ def test_evaluation_names_every_metric(batch):
 def test_options_that_do_not_fit_the_classes_are_refused(options, message):
     with pytest.raises(UserError, match=message):
         task(**options)
+
+
+class TwoMaps(nn.Module):
+    """Two feature maps of one pixel."""
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        del train
+        early = nn.tanh(nn.Conv(6, x.shape[1:-1], padding="VALID", name="early")(x))
+        return {"early": early, "late": nn.tanh(nn.Conv(7, (1, 1), name="late")(early))}
+
+
+class NormalisedHead(nn.Module):
+    """A head with statistics."""
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        return PooledHead(10, name="logits")(BatchNorm(name="norm")(x, train=train), train=train)
+
+
+def auxiliary_task(weight, **options):
+    heads = {"early": NormalisedHead(name="auxiliary1")}
+    model = Classifier(backbone=TwoMaps(), head=PooledHead(10), in_channels=1, auxiliary=heads)
+    return dataclasses.replace(task(**options), model=model, auxiliary_weight=weight)
+
+
+@pytest.mark.parametrize("class_weights", [None, tuple(0.5 + 0.1 * k for k in range(10))])
+def test_auxiliary_losses_are_added_in_training_alone(batch, class_weights):
+    subject, plain = (auxiliary_task(weight, class_weights=class_weights) for weight in (0.3, 0.0))
+    params, model_state = jax.jit(subject.init)(jax.random.key(0), batch)
+    assert set(params) == {"backbone", "head", "auxiliary1"}
+    batch = {**batch, "mask": batch["mask"].at[-1].set(0)}
+
+    def run(subject, train):
+        function = functools.partial(subject.loss, train=train)
+        return jax.jit(jax.value_and_grad(function, has_aux=True))(params, model_state, batch, jax.random.key(0))
+
+    (value, output), gradients = run(subject, True)
+    (main, without), main_gradients = run(plain, True)
+    apply = functools.partial(subject.model.apply, train=True, method="with_auxiliary", mutable=["batch_stats"])
+    (_, extra), _ = jax.jit(apply)({"params": params, **model_state}, batch["image"])
+    weights = None if class_weights is None else jnp.asarray(class_weights)
+    losses = subject.loss_function(extra["early"], batch["label"], class_weights=weights)
+    mean = jnp.sum(losses * batch["mask"]) / output.weight
+    assert float(value) == pytest.approx(float(main + 0.3 * mean), rel=1e-5)
+    np.testing.assert_array_equal(output.values["logits"], without.values["logits"])
+    metric = subject.training_metrics()["loss"]
+    measured = metric.compute(jax.device_get(metric.update(metric.empty(), output.values)))["loss"]
+    assert measured == pytest.approx(float(value), rel=1e-5)
+
+    assert all(np.any(leaf) for leaf in jax.tree.leaves(gradients))
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(main_gradients["auxiliary1"]))
+    statistics = (state["batch_stats"]["auxiliary1"]["norm"]["mean"] for state in (output.model_state, model_state))
+    assert not np.array_equal(*statistics)
+    evaluated, expected = (run(each, False)[0][1].values for each in (subject, plain))
+    for key, value in evaluated.items():
+        np.testing.assert_array_equal(value, expected[key], err_msg=key)
+
+
+def test_an_auxiliary_weight_needs_auxiliary_heads():
+    with pytest.raises(UserError, match=r"auxiliary_weight is 0\.3, but the model has no auxiliary heads") as caught:
+        task(auxiliary_weight=0.3)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "weight", "message"),
+    [
+        ({"name": "googlenet", "auxiliary": True}, 0.3, None),
+        ({"name": "googlenet"}, 0.3, r"config\.task\.auxiliary_weight is 0\.3, but the model has no auxiliary heads"),
+        (
+            {"name": "googlenet", "auxiliary": True},
+            -0.1,
+            r"config\.task\.auxiliary_weight.* greater than or equal to 0",
+        ),
+    ],
+)
+def test_a_config_with_auxiliary_heads_builds(tiny_config, model, weight, message):
+    def noise(_, start, stop):
+        images = np.random.default_rng(0).integers(0, 256, (stop - start, 16, 16, 1), np.uint8)
+        return images, np.arange(start, stop, dtype=np.int32) % 10
+
+    source = Source(name="noise", class_names=tuple("0123456789"), sizes={"train": 150, "test": 45}, load_range=noise)
+    tiny_config["model"] = {"in_channels": 1, "width_multiplier": 0.05, **model}
+    tiny_config["task"]["auxiliary_weight"] = weight
+    if message is None:
+        assert build(tiny_config, source=source).task.auxiliary_weight == weight
+        return
+    with pytest.raises(UserError, match=message):
+        build(tiny_config, source=source)

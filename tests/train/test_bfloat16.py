@@ -20,7 +20,10 @@ from cnn_jax.train.step import train_step
 CONVOLUTIONS = ("channels_last_convolution", "conv_general_dilated")
 # What adds up many terms, and what statistics and loss are made of: in float32 everywhere.
 FLOAT32 = ("reduce_sum", "cumsum", "rsqrt", "log")
-IMAGES = {"lenet5": (28, 28, 1), "lenet5_1998": (28, 28, 1)}
+IMAGES = {
+    **{"lenet5": (28, 28, 1), "lenet5_1998": (28, 28, 1)},
+    **dict.fromkeys(("video_resnet", "r3d_18", "mc3_18", "r2plus1d_18"), (4, 32, 32, 3)),
+}
 FAST = (
     *("airbench94", "classic_stack", "lenet5", "lenet5_1998", "mlp", "mobilenet_v2", "resnet_cifar", "resnet18"),
     "wide_resnet",

@@ -288,6 +288,7 @@ BAD_CONFIGS = [
     ("schedule.name", "cosin", "did you mean 'cosine'"),
     ("schedule.warmup", {"steps": 8}, "shorter than the 8 steps of training"),
     ("model.num_classes", 5, r"has label \d, outside \[0, 5\)"),
+    ("model", {"name": "fcn_resnet50", "in_channels": 1}, r"config.model classifies every pixel, .*\[B, \*space, 10\]"),
     ("model.in_channels", 3, "images have 1 channel.*model.in_channels=1"),
     ("parameter_groups", ({"pattern": ".*bias"},), "no pattern matches"),
     ("parameter_groups", ({"pattern": "nothing"}, {"pattern": ".*"}), "'nothing' matches no parameter"),

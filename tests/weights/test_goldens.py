@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from cnn_jax import models, weights
+from cnn_jax.models.reference import PROVEN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,22 +32,117 @@ class Golden:
 
 
 LAYERS = {"stem": "relu", **{f"stage{i}": f"layer{i}" for i in range(1, 5)}}
+DENSENET = {"stem": "features.relu0", **{f"stage{i}": f"features.denseblock{i}" for i in range(1, 5)}}
+CONVNEXT = {"stem": "features.0", **{f"stage{i}": f"features.{2 * i - 1}" for i in range(1, 5)}}
+CONVNEXT_TIMM = {"stem": "stem", **{f"stage{i}": f"stages.{i - 1}" for i in range(1, 5)}}
 MOBILENET_V2 = {
     "stem": "features.0",
     **{f"stage{i}": f"features.{last}" for i, last in enumerate((1, 3, 6, 10, 13, 16, 17), start=1)},
     "final": "features.18",
 }
+MOBILENET_V3_LARGE = {
+    "stem": "features.0",
+    **{f"stage{i}": f"features.{last}" for i, last in enumerate((1, 3, 6, 10, 12, 15), start=1)},
+    "final": "features.16",
+}
+MOBILENET_V3_SMALL = {
+    "stem": "features.0",
+    **{f"stage{i}": f"features.{last}" for i, last in enumerate((1, 3, 6, 8, 11), start=1)},
+    "final": "features.12",
+}
+EFFICIENTNET = {"stem": "features.0", **{f"stage{i}": f"features.{i}" for i in range(1, 8)}, "final": "features.8"}
+EFFICIENTNET_V2 = {"stem": "features.0", **{f"stage{i}": f"features.{i}" for i in range(1, 7)}, "final": "features.7"}
+EFFICIENTNET_LITE = {"stem": "bn1", **{f"stage{i}": f"blocks.{i - 1}" for i in range(1, 8)}, "final": "bn2"}
+REGNET = {"stem": "stem", **{f"stage{i}": f"trunk_output.block{i}" for i in range(1, 5)}}
+MNASNET = {"stem": "layers.2", **{f"stage{i}": f"layers.{i + 6}" for i in range(1, 8)}, "final": "layers.16"}
+SHUFFLENET_V2 = {
+    **{"stem": "conv1", "pool": "maxpool"},
+    **{f"stage{i}": f"stage{i + 1}" for i in range(1, 4)},
+    "final": "conv5",
+}
+RESNETV2 = {"stem": "stem.conv", **{f"stage{i}": f"stages.{i - 1}" for i in range(1, 5)}, "final": "norm"}
+GOOGLENET = {
+    **{"stem": "conv1", "stage1": "conv3", "stage2": "inception3b"},
+    **{"stage3_block1": "inception4a", "stage3_block4": "inception4d", "stage3": "inception4e"},
+    "stage4": "inception5b",
+}
+INCEPTION_V3 = {
+    **{"stem": "Conv2d_2b_3x3", "stage1": "Conv2d_4a_3x3"},
+    **{"stage2": "Mixed_5d", "stage3": "Mixed_6e", "stage4": "Mixed_7c"},
+}
+INCEPTION_V4 = {
+    name: f"features.{last}" for name, last in zip(("stem", *(f"stage{i}" for i in range(1, 5))), (2, 4, 9, 17, 21))
+}
+VIDEO = {"stem": "stem", **{f"stage{i}": f"layer{i}" for i in range(1, 5)}}
+
+
+def vgg_taps(convolutions, *, norm):
+    """torchvision counts the convolutions, norms, activations and pools."""
+    taps, index = {}, -1
+    for i, layers in enumerate(convolutions, start=1):
+        for j in range(1, layers + 1):
+            index += 2 + norm
+            taps[f"stage{i}_conv{j}"] = f"features.{index}"
+        index += 1
+        taps[f"stage{i}"] = f"features.{index}"
+    return taps
+
+
+ALEXNET = {
+    **{"stage1_conv1": "features.1", "stage1": "features.2", "stage2_conv1": "features.4", "stage2": "features.5"},
+    **{f"stage3_conv{j}": f"features.{2 * j + 5}" for j in range(1, 4)},
+    "stage3": "features.12",
+}
+
+
+def squeezenet_taps(*stages):
+    return {"stem": "features.1", **{f"stage{i}": f"features.{last}" for i, last in enumerate(stages, start=1)}}
+
 
 GOLDENS = {
+    "alexnet": Golden("alexnet", ALEXNET, slow=False),
+    "squeezenet1_0": Golden("squeezenet1_0", squeezenet_taps(5, 10, 12)),
+    "squeezenet1_1": Golden("squeezenet1_1", squeezenet_taps(4, 7, 12), slow=False),
+    "vgg11": Golden("vgg11", vgg_taps((1, 1, 2, 2, 2), norm=False), slow=False),
+    "vgg16_bn": Golden("vgg16_bn", vgg_taps((2, 2, 3, 3, 3), norm=True)),
+    "googlenet_aux": Golden("googlenet", GOOGLENET, {"auxiliary": True}),
+    "googlenet_noaux": Golden("googlenet", GOOGLENET, slow=False),
+    "inception_v3_noaux": Golden("inception_v3", INCEPTION_V3, slow=False),
+    "timm_inception_v4": Golden("inception_v4", INCEPTION_V4, slow=False),
+    "convnext_tiny": Golden("convnext_tiny", CONVNEXT),
+    # Its "final" is the reference's norm5 behind a ReLU, which has no tap.
+    "densenet121": Golden("densenet121", DENSENET, slow=False),
+    "efficientnet_b0": Golden("efficientnet_b0", EFFICIENTNET, slow=False),
+    "efficientnet_v2_s": Golden("efficientnet_v2_s", EFFICIENTNET_V2),
+    "mnasnet1_0": Golden("mnasnet1_0", MNASNET, slow=False),
     "mobilenet_v2": Golden("mobilenet_v2", MOBILENET_V2, slow=False),
+    "mobilenet_v3_large": Golden("mobilenet_v3_large", MOBILENET_V3_LARGE),
+    "mobilenet_v3_small": Golden("mobilenet_v3_small", MOBILENET_V3_SMALL, slow=False),
+    "mc3_18": Golden("mc3_18", VIDEO),
+    "r2plus1d_18": Golden("r2plus1d_18", VIDEO),
+    "r3d_18": Golden("r3d_18", VIDEO, slow=False),
+    "regnet_y_400mf": Golden("regnet_y_400mf", REGNET, slow=False),
     "resnet18": Golden("resnet18", LAYERS, slow=False),
     "resnet50": Golden("resnet50", LAYERS),
+    "resnext50_32x4d": Golden("resnext50_32x4d", LAYERS),
+    "wide_resnet50_2": Golden("wide_resnet50_2", LAYERS),
+    "timm_seresnet50": Golden("seresnet50", {**LAYERS, "stem": "act1"}),
+    "fcn_resnet50": Golden("fcn_resnet50", {ours: f"backbone.{theirs}" for ours, theirs in LAYERS.items()}),
+    "deeplabv3_resnet50": Golden("deeplabv3_resnet50", {key: f"backbone.{name}" for key, name in LAYERS.items()}),
+    "shufflenet_v2_x1_0": Golden("shufflenet_v2_x1_0", SHUFFLENET_V2, slow=False),
+    "timm_efficientnet_lite0": Golden("efficientnet_lite0", EFFICIENTNET_LITE),
+    "timm_resnetv2_50": Golden("resnetv2_50", RESNETV2, slow=False),
+    "timm_mobilenetv1_100": Golden(
+        "mobilenet_v1", {"stem": "bn1", **{f"stage{i}": f"blocks.{i - 1}" for i in range(1, 6)}}, slow=False
+    ),
+    "timm_convnextv2_atto": Golden("convnextv2_atto", CONVNEXT_TIMM, slow=False),
 }
 """By the name of the file."""
 
 
 def test_every_reference_is_computed(golden):
     assert set(GOLDENS) == set(golden.names())
+    assert {row.model for row in GOLDENS.values()} == set(PROVEN)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,80 @@
+"""Files of named arrays: safetensors in and out, torch's own format in."""
+
+import os
+import pathlib
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+
+from cnn_jax.errors import UserError
+from cnn_jax.weights.pth import read_pth
+
+HEADER_OFFSET = 8
+"""Bytes of a safetensors file before its header, a JSON object."""
+
+
+def read(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """The arrays of a safetensors or torch file by name; which of the two it is, is seen from its content.
+
+    Raises:
+      UserError: the file cannot be read, is neither, is damaged, or asks for anything but tensors.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    if not path.is_file():
+        raise UserError(f"{str(path)!r} is {'a directory' if path.is_dir() else 'not there'}, no file of weights")
+    try:
+        with path.open("rb") as file:
+            start = file.read(HEADER_OFFSET + 1)
+        if start[HEADER_OFFSET:] == b"{" or path.suffix == ".safetensors":
+            return load_file(path)
+    except (SafetensorError, ValueError, KeyError, AttributeError) as error:  # types of elements that NumPy lacks
+        reason = (str(error).splitlines() or [""])[0][:200]
+        raise UserError(f"{str(path)!r} is no safetensors file, or damaged ({reason})") from None
+    except OSError as error:
+        raise UserError(f"{str(path)!r} cannot be read: {error.strerror or error}") from None
+    return read_pth(path)
+
+
+def read_metadata(path: pathlib.Path) -> dict[str, str]:
+    """The texts in the header of a safetensors file; none of another file, or of one that is not there."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            return dict(file.metadata() or {})
+    except (OSError, SafetensorError):
+        return {}
+
+
+def write_safetensors(
+    path: pathlib.Path, arrays: Mapping[str, np.ndarray | jax.Array], *, metadata: Mapping[str, str]
+) -> None:
+    """Writes a safetensors file, whole or not at all.
+
+    Args:
+      path: replaced if it is there.
+      arrays: by name.
+      metadata: texts for the file's header; other libraries ask for a "format".
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    part = unfinished(path)
+    try:
+        # The library takes the memory as it lies, whatever the strides say.
+        save_file({name: np.asarray(value, order="C") for name, value in arrays.items()}, part, dict(metadata))
+        part.replace(path)
+    except (OSError, SafetensorError) as error:
+        part.unlink(missing_ok=True)
+        raise UserError(f"{str(path)!r} cannot be written: {error}") from None
+
+
+def unfinished(path: pathlib.Path) -> pathlib.Path:
+    """A name beside a file for what is to become it, of this process alone."""
+    return path.with_name(f".{path.name}.{os.getpid()}.part")

@@ -9,7 +9,7 @@ class UserError(ValueError):
 
 
 class ImageTooSmallError(UserError):
-    """An image has fewer pixels along an axis than a layer needs; `train.run` adds the smallest size that works."""
+    """An image has fewer pixels along an axis than a layer needs; the whole network adds the smallest size."""
 
 
 class DivergenceError(RuntimeError):

@@ -99,7 +99,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def own_macs() -> "OwnMacs":
     """Multiplications of layers without a kernel."""
-    from cnn_jax.models.capsule_network import RoutedCapsules, routed_macs
+    from cnn_jax.models.capsules import RoutedCapsules, routed_macs
     from cnn_jax.models.lenet_1998 import RBFHead, output_codes
 
     # One square per pixel of each code.
@@ -166,14 +166,14 @@ def zoo_row(name: str) -> tuple[str, ...]:
     from cnn_jax.methods.summarize import summarize
     from cnn_jax.models import create
     from cnn_jax.models.reference import PROVEN, reference_of
-    from cnn_jax.train.shapes import smallest_image
+    from cnn_jax.nn.smallest import smallest_image
     from cnn_jax.weights import best_published
 
     reference = reference_of(name)
     model = create(name, num_classes=reference.num_classes, in_channels=reference.image[-1])
     summary = summarize(model, reference.image, own_macs=own_macs())
     last = next((row for row in reversed(summary.rows) if row.stride and any(row.stride)), None)
-    smallest = smallest_image(model, reference.image)
+    smallest = smallest_image(model, rank=len(reference.image) - 1)
     published = best_published(name)
     return (
         name,

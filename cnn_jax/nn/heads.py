@@ -7,12 +7,13 @@ import jax.numpy as jnp
 from flax.core import FrozenDict
 from jaxtyping import Array, Float
 
-from cnn_jax.errors import UserError
+from cnn_jax.errors import ImageTooSmallError, UserError
 from cnn_jax.nn.activation import activation_layer
 from cnn_jax.nn.checks import require_known
 from cnn_jax.nn.conv import Conv, he_fan_in
 from cnn_jax.nn.dense import Dense
 from cnn_jax.nn.pool import AdaptiveAveragePool, GlobalAveragePool
+from cnn_jax.nn.smallest import with_smallest_image
 
 FINAL_POOLS = ("flatten", "average")
 """How a `DenseHead` turns the last feature map into a vector."""
@@ -32,7 +33,8 @@ class Classifier(nn.Module):
 
     Raises:
       UserError: the image has other channels, or not one to three spatial axes.
-      ImageTooSmallError: the image is too small for a layer of the backbone, or at initialisation of such a head.
+      ImageTooSmallError: the image is too small for a layer of the backbone, or at initialisation of such a head; the
+        message has the smallest size that works.
     """
 
     backbone: nn.Module
@@ -42,7 +44,7 @@ class Classifier(nn.Module):
 
     preserve_adopted_names = True  # Flax would call them `auxiliary_<feature map>`.
 
-    def __call__(self, x: Float[Array, "B *space C"], *, train: bool) -> Float[Array, "B K"]:
+    def __call__(self, x: Float[Array, "B *space C"], *, train: bool) -> Float[Array, "B ... K"]:
         """Computes logits.
 
         Args:
@@ -50,8 +52,15 @@ class Classifier(nn.Module):
           train: batch statistics and dropout (which needs the "dropout" key), or running statistics and none.
 
         Returns:
-          Logits, float32 `[B, K]`.
+          Logits, float32 `[B, K]`; a `Segmenter`'s are `[B, *space, K]`.
         """
+        try:
+            return self.logits(x, train=train)
+        except ImageTooSmallError as error:
+            raise with_smallest_image(self, x, error) from None
+
+    def logits(self, x: Float[Array, "B *space C"], *, train: bool) -> Float[Array, "B K"]:
+        """What a call returns, without the smallest size in the message about an image that is too small."""
         maps = self.features(x, train=train)
         if self.is_initializing():
             self._auxiliary(maps, train=train)

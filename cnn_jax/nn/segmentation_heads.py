@@ -20,16 +20,8 @@ class Segmenter(Classifier):
     linear interpolation.
     """
 
-    def __call__(self, x: Float[Array, "B *space C"], *, train: bool) -> Float[Array, "B *space K"]:
-        """Computes logits.
-
-        Args:
-          x: normalised images, `[B, *space, C]`.
-          train: batch statistics and dropout (which needs the "dropout" key), or running statistics and none.
-
-        Returns:
-          Logits of the head on the last feature map, float32 `[B, *space, K]`.
-        """
+    def logits(self, x: Float[Array, "B *space C"], *, train: bool) -> Float[Array, "B *space K"]:
+        """What a call returns: logits of the head on the last feature map, float32 `[B, *space, K]`."""
         maps = self.features(x, train=train)
         if self.is_initializing():
             self._auxiliary(maps, train=train)

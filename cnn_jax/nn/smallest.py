@@ -1,7 +1,13 @@
 """The smallest image that a network takes."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from cnn_jax.errors import ImageTooSmallError
 
@@ -43,3 +49,45 @@ def smallest_size(attempt: Callable[[int], Any]) -> int | None:
         except ImageTooSmallError:
             low = middle
     return high
+
+
+def smallest_image(model: nn.Module, *, rank: int = 2) -> int | None:
+    """The smallest number of pixels along every axis that a classifier or segmenter takes; nothing is computed.
+
+    Args:
+      model: with `in_channels` and `logits`, as in `nn.heads.Classifier`.
+      rank: the number of spatial axes.
+
+    Returns:
+      None if no size up to 2,048 works.
+
+    Raises:
+      UserError: the model takes images of certain sizes only.
+    """
+    init = functools.partial(model.init, train=False, method="logits")
+
+    def attempt(size: int) -> None:
+        image = jax.ShapeDtypeStruct((1, *(size,) * rank, model.in_channels), jnp.float32)
+        jax.eval_shape(init, jax.random.key(0), image)
+
+    return smallest_size(attempt)
+
+
+def with_smallest_image(
+    model: nn.Module, x: Float[Array, "B *space C"], error: ImageTooSmallError
+) -> ImageTooSmallError:
+    """The error of a layer together with the smallest image that the whole network takes.
+
+    Args:
+      model: bound, as it is within its own call.
+      x: the image that was too small.
+      error: what the layer said.
+    """
+    space = x.shape[1:-1]
+    smallest = smallest_image(model.clone(parent=None, _deep_clone=True), rank=len(space))
+    at_least = f"; it takes at least {_times((smallest,) * len(space))}" if smallest else ""
+    return ImageTooSmallError(f"images of {_times(space)} are too small for this network{at_least} ({error})")
+
+
+def _times(sizes: tuple[int, ...]) -> str:
+    return "×".join(str(size) for size in sizes)

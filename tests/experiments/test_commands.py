@@ -110,7 +110,10 @@ def test_resume_of_a_finished_run_shows_its_result(workdir):
     assert "test/accuracy" in done.stdout
 
 
-@pytest.mark.parametrize("script", ["train.py", "evaluate.py", "summarize.py", "tabulate_results.py"])
+SCRIPTS = ("train.py", "evaluate.py", "summarize.py", "tabulate_results.py", "convert.py", "predict.py")
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_help_fits_on_a_screen(script):
     done = run(script, "--help")
     assert done.returncode == 0

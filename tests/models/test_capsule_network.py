@@ -11,7 +11,7 @@ from cnn_jax import models
 from cnn_jax.errors import ImageTooSmallError
 from cnn_jax.losses import margin_loss
 from cnn_jax.methods.summarize import summarize
-from cnn_jax.models.capsule_network import RoutedCapsules, keep_one, lengths, route, routed_macs, squash
+from cnn_jax.models.capsules import RoutedCapsules, keep_one, lengths, route, routed_macs, squash
 
 
 def squashed(s):
@@ -128,7 +128,7 @@ def test_the_smallest_image():
 def test_one_capsule_is_kept():
     capsules = jnp.float32([[[1.0, 0.0], [0.0, 2.0]], [[3.0, 0.0], [0.0, 2.0]]])
     np.testing.assert_array_equal(keep_one(capsules), [[[0, 0], [0, 2]], [[3, 0], [0, 0]]])
-    np.testing.assert_array_equal(keep_one(capsules, jnp.array([0, 1])), [[[1, 0], [0, 0]], [[0, 0], [0, 2]]])
+    np.testing.assert_array_equal(keep_one(capsules, labels=jnp.array([0, 1])), [[[1, 0], [0, 0]], [[0, 0], [0, 2]]])
 
 
 def test_the_reconstruction_is_drawn_from_the_labels_capsule_alone(small):
@@ -136,13 +136,13 @@ def test_the_reconstruction_is_drawn_from_the_labels_capsule_alone(small):
     vectors = model.apply(variables, x, method="capsules")
     draw = functools.partial(model.apply, variables, image_shape=x.shape[1:], method="reconstruct")
     labels = jnp.array([1, 3, 0])
-    drawn = draw(vectors, labels)
+    drawn = draw(vectors, labels=labels)
     assert drawn.shape == x.shape
     assert 0 < drawn.min() < drawn.max() < 1
-    sensitivity = jax.grad(lambda v: jnp.sum(draw(v, labels) ** 2))(vectors)
+    sensitivity = jax.grad(lambda v: jnp.sum(draw(v, labels=labels) ** 2))(vectors)
     seen = np.abs(sensitivity).max(axis=-1) > 0
     np.testing.assert_array_equal(seen, jax.nn.one_hot(labels, 4) > 0)
-    np.testing.assert_array_equal(draw(vectors), draw(vectors, jnp.argmax(lengths(vectors), axis=-1)))
+    np.testing.assert_array_equal(draw(vectors), draw(vectors, labels=jnp.argmax(lengths(vectors), axis=-1)))
 
 
 def test_the_papers_loss_trains_every_parameter(small):
@@ -153,7 +153,9 @@ def test_the_papers_loss_trains_every_parameter(small):
     def gradients(params):
         def loss(params):
             vectors = model.apply({"params": params}, x, method="capsules")
-            drawn = model.apply({"params": params}, vectors, labels, image_shape=x.shape[1:], method="reconstruct")
+            drawn = model.apply(
+                {"params": params}, vectors, image_shape=x.shape[1:], labels=labels, method="reconstruct"
+            )
             squares = jnp.sum(jnp.square(drawn - x), axis=(1, 2, 3))
             return jnp.mean(margin_loss(lengths(vectors), labels) + 0.0005 * squares)
 

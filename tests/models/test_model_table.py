@@ -24,7 +24,7 @@ SMALL = [
     ("classic_stack", {"channels": (4, 6), "dense": (8,), "norm": "batch"}, (12, 12, 3)),
     ("convnext", {"blocks": (1, 1), "width": 8, "stochastic_depth_rate": 0.0}, (16, 16, 3)),
     ("convnextv2", {"blocks": (1,), "width": 8, "stochastic_depth_rate": 0.0}, (16, 16, 3)),
-    ("densenet_cifar", {"depth": 10, "growth_rate": 4, "bottleneck": True, "compression": 0.5}, (16, 16, 3)),
+    ("densenet_cifar", {"depth": 16, "growth_rate": 4, "bottleneck": True, "compression": 0.5}, (16, 16, 3)),
     ("googlenet", {"width_multiplier": 0.125, "dropout_rate": 0.0}, (40, 40, 3)),
     ("inception_v3", {"width_multiplier": 0.05, "dropout_rate": 0.0}, (76, 76, 3)),
     ("inception_v4", {"width_multiplier": 0.05, "stage_sizes": (1, 1, 1), "dropout_rate": 0.0}, (76, 76, 3)),

@@ -29,8 +29,6 @@ CASES = {
     ),
     "resnet_cifar": ({"depth": 8, "width": 8, "dropout_rate": 0.5}, ("stem", "stage1", "stage2", "stage3")),
 }
-
-
 SLOW = {"convnext", "densenet_cifar"}
 
 

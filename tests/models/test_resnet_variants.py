@@ -113,7 +113,7 @@ def test_gates_take_their_mean_in_float32(random_variables):
 
 
 def test_one_pixel_is_enough():
-    for name in ("resnext50_32x4d", "seresnet50", "wide_resnet50_2"):
-        model = models.create(name, num_classes=5)
-        variables, x = shapes(model, (1, 1))
-        assert jax.eval_shape(functools.partial(model.apply, train=False), variables, x).shape == (1, 5)
+    arguments = {"depth": 14, "width": 4, "groups": 2, "squeeze_reduction": 4, "output_stride": 8}
+    model = models.create("resnet_imagenet", num_classes=5, **arguments)
+    variables, x = shapes(model, (1, 1))
+    assert jax.eval_shape(functools.partial(model.apply, train=False), variables, x).shape == (1, 5)

@@ -101,6 +101,7 @@ def test_a_step_is_as_near_in_float32_as_torchs_own(name, reference):
         return jnp.mean(softmax_cross_entropy(logits, labels))
 
     loss, gradients, statistics, meta = step(reference, name, "float32", loss_function)
+    # float32 is that coarse: torch's own gradients of MobileNetV2 are up to 3 % off. Float64 is the proof.
     noise = meta["float32_vs_float64"]
     assert abs(loss / meta["loss"] - 1) <= 1e-5
     for found, kind in ((gradients, "gradients"), (statistics, "statistics")):

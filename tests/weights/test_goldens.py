@@ -32,6 +32,7 @@ class Golden:
 
 
 LAYERS = {"stem": "relu", **{f"stage{i}": f"layer{i}" for i in range(1, 5)}}
+DILATED = {ours: f"backbone.{theirs}" for ours, theirs in LAYERS.items()}
 DENSENET = {"stem": "features.relu0", **{f"stage{i}": f"features.denseblock{i}" for i in range(1, 5)}}
 CONVNEXT = {"stem": "features.0", **{f"stage{i}": f"features.{2 * i - 1}" for i in range(1, 5)}}
 CONVNEXT_TIMM = {"stem": "stem", **{f"stage{i}": f"stages.{i - 1}" for i in range(1, 5)}}
@@ -124,11 +125,11 @@ GOLDENS = {
     "regnet_y_400mf": Golden("regnet_y_400mf", REGNET, slow=False),
     "resnet18": Golden("resnet18", LAYERS, slow=False),
     "resnet50": Golden("resnet50", LAYERS),
-    "resnext50_32x4d": Golden("resnext50_32x4d", LAYERS),
+    "resnext50_32x4d": Golden("resnext50_32x4d", LAYERS, slow=False),
     "wide_resnet50_2": Golden("wide_resnet50_2", LAYERS),
-    "timm_seresnet50": Golden("seresnet50", {**LAYERS, "stem": "act1"}),
-    "fcn_resnet50": Golden("fcn_resnet50", {ours: f"backbone.{theirs}" for ours, theirs in LAYERS.items()}),
-    "deeplabv3_resnet50": Golden("deeplabv3_resnet50", {key: f"backbone.{name}" for key, name in LAYERS.items()}),
+    "timm_seresnet50": Golden("seresnet50", {**LAYERS, "stem": "act1"}, slow=False),
+    "fcn_resnet50": Golden("fcn_resnet50", DILATED, slow=False),
+    "deeplabv3_resnet50": Golden("deeplabv3_resnet50", DILATED),
     "shufflenet_v2_x1_0": Golden("shufflenet_v2_x1_0", SHUFFLENET_V2, slow=False),
     "timm_efficientnet_lite0": Golden("efficientnet_lite0", EFFICIENTNET_LITE),
     "timm_resnetv2_50": Golden("resnetv2_50", RESNETV2, slow=False),

@@ -26,8 +26,10 @@ QUICK_COMPILATION := --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emi
 test: $(VENV)/.dev
 	XLA_FLAGS="$(QUICK_COMPILATION) $$XLA_FLAGS" $(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
+# Those of models and weights compare with references, to bounds: quickly compiled, too.
 slow: $(VENV)/.dev
-	$(BIN)/python -m pytest -m slow
+	XLA_FLAGS="$(QUICK_COMPILATION) $$XLA_FLAGS" $(BIN)/python -m pytest -n auto --dist worksteal -m slow tests/models tests/weights
+	$(BIN)/python -m pytest -m slow --ignore=tests/models --ignore=tests/weights
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -5,14 +5,16 @@ Example:
 """
 
 import json
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 from cnn_jax import command
 from cnn_jax.errors import UserError
+from cnn_jax.paths import expanded
 
 SUFFIX = ".safetensors"
+RESERVED = {"model", "name", "path_or_name", "state", "variables", "num_classes", "in_channels", "new_head"}
+"""What `--arguments` cannot say: the other options and the weights do."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -29,22 +31,23 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--to", choices=("flax", "torch"), default="flax", help="whose names; default: flax")
     parser.add_argument("--arguments", default="{}", metavar="JSON", help="of the model: '{\"auxiliary\": true}'")
     known = parser.parse_args(arguments)
-    output = pathlib.Path(known.output).expanduser()
+    output = expanded(known.output)
     if output.suffix != SUFFIX:
         raise UserError(f"--output={known.output} must end with {SUFFIX}")
     if output.exists():
         raise UserError(f"--output={known.output} is already there; remove it, or give another name")
+    others = model_arguments(known.arguments)
     from flax import traverse_util  # after the arguments are known to be good: these start JAX
 
     from cnn_jax import weights
     from cnn_jax.weights import files
     from cnn_jax.weights.load import ORIGIN, published
 
-    variables = weights.load(known.model, known.input, **model_arguments(known.arguments))
+    variables = weights.load(known.model, known.input, **others)
     if known.to == "flax":
         arrays: dict[str, Any] = traverse_util.flatten_dict(variables, sep="/")
     else:
-        arrays = weights.to_torch(known.model, variables)
+        arrays = weights.to_torch(known.model, variables, **others)
     # "pt" is what other libraries expect of torch's names.
     metadata = {"format": "flax" if known.to == "flax" else "pt", "model": known.model}
     entry = published(known.model, known.input)
@@ -60,7 +63,7 @@ def model_arguments(text: str) -> dict[str, Any]:
     """What `--arguments` says.
 
     Raises:
-      UserError: it is no JSON object.
+      UserError: it is no JSON object, or says what other options or the weights say.
     """
     try:
         found = json.loads(text)
@@ -68,6 +71,9 @@ def model_arguments(text: str) -> dict[str, Any]:
         raise UserError(f"--arguments={text} is no JSON: {error}") from None
     if not isinstance(found, dict):
         raise UserError(f'--arguments={text} must be a JSON object such as {{"auxiliary": true}}')
+    reserved = sorted(RESERVED & set(found))
+    if reserved:
+        raise UserError(f"--arguments={text} must not say {', '.join(reserved)}: the other options and the weights do")
     return {key: tuple(value) if isinstance(value, list) else value for key, value in found.items()}
 
 

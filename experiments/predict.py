@@ -18,6 +18,7 @@ import rich.table
 
 from cnn_jax import command
 from cnn_jax.errors import UserError
+from cnn_jax.paths import expanded
 
 if TYPE_CHECKING:
     from cnn_jax.weights.preprocess import Preprocessing
@@ -75,7 +76,7 @@ def read_inputs(paths: Sequence[str], how: "Preprocessing") -> tuple[list[str], 
     names, inputs = [], []
     for path in paths:
         try:
-            inputs.append(preprocess(read_image(pathlib.Path(path).expanduser()), how))
+            inputs.append(preprocess(read_image(pathlib.Path(path)), how))
             names.append(path)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
@@ -124,7 +125,7 @@ def class_names(file: str | None, count: int) -> list[str]:
         text = importlib.resources.files("cnn_jax.weights").joinpath(IMAGENET_NAMES).read_text(encoding="utf-8")
     else:
         try:
-            text = pathlib.Path(file).expanduser().read_text(encoding="utf-8")
+            text = expanded(file).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"--classes={file} cannot be read: {error}") from None
     names = text.splitlines()

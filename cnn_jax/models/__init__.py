@@ -1,6 +1,9 @@
 """Model families, one a file, and the literal table of everything that a config can name."""
 
 import inspect
+import numbers
+import types
+import typing
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -142,6 +145,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "plain44": partial(resnet_cifar, depth=44, shortcut="none"),
     "plain56": partial(resnet_cifar, depth=56, shortcut="none"),
     "plain110": partial(resnet_cifar, depth=110, shortcut="none"),
+    "plain1202": partial(resnet_cifar, depth=1202, shortcut="none"),
     "resnet_imagenet": resnet_imagenet,
     "resnet18": partial(resnet_imagenet, depth=18),
     "resnet34": partial(resnet_imagenet, depth=34),
@@ -242,4 +246,22 @@ def create(name: str, **kwargs: Any) -> nn.Module:
     missing = [key for key, value in takes.items() if value.default is value.empty and key not in kwargs]
     if missing:
         raise UserError(f"model {name!r} needs the argument {', '.join(missing)}")
-    return MODELS[name](**kwargs)
+    preset = MODELS[name]
+    hints = typing.get_type_hints(preset.func if isinstance(preset, partial) else preset)
+    for key, value in kwargs.items():
+        if not _is_a(value, hints[key]):
+            shown = hints[key].__name__ if isinstance(hints[key], type) else hints[key]
+            raise UserError(f"model {name!r}: {key} is {value!r}; it must be of type {shown}")
+    return preset(**kwargs)
+
+
+def _is_a(value: Any, hint: Any) -> bool:
+    """Whether a value is of an annotated type; an int is a float too, and a bool no number."""
+    if isinstance(hint, types.UnionType):
+        return any(_is_a(value, member) for member in typing.get_args(hint))
+    if typing.get_origin(hint) is tuple:
+        return isinstance(value, tuple | list) and all(_is_a(item, typing.get_args(hint)[0]) for item in value)
+    if hint in (int, float):
+        # NumPy's integers too.
+        return isinstance(value, numbers.Integral if hint is int else numbers.Real) and not isinstance(value, bool)
+    return isinstance(value, hint)

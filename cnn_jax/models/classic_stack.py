@@ -116,7 +116,7 @@ def classic_stack(
       pool_size: window and stride of the pools, in pixels.
       activation: a key of `nn.activation.ACTIVATIONS`, in the stages and the hidden layers.
       negative_slope: slope of "leaky_relu" (None: 0.01), initial slope of "prelu" (None: 0.25).
-      norm: "batch", "group", "layer" or "none", in the stages.
+      norm: a key of `nn.norm.NORMS`, in the stages.
       norm_position: "before" or "after" the activation.
       dense: units of the hidden layers behind the stages; `()` is none.
       dropout_rate: share of each hidden layer's units that training sets to 0.

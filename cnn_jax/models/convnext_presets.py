@@ -73,7 +73,7 @@ def convnext(
       width: channels of the first stage; each stage has twice as many as the one before.
       layer_scale: initial value of a factor per channel of each block's branch, 0 or more; None: no such factor.
       activation: a key of `nn.activation.ACTIVATIONS`.
-      norm: "batch", "group", "layer" or "none".
+      norm: a key of `nn.norm.NORMS`.
       stochastic_depth_rate: of the last block, the others' rise to it from 0; None: the size's in torchvision.
       dropout_rate: share of the normalised features before the last layer that training sets to 0.
       dtype: compute type, "float32" or "bfloat16".
@@ -129,7 +129,7 @@ def convnextv2(
       blocks: per stage.
       width: channels of the first stage; each stage has twice as many as the one before.
       activation: a key of `nn.activation.ACTIVATIONS`.
-      norm: "batch", "group", "layer" or "none"; the response normalisation stays.
+      norm: a key of `nn.norm.NORMS`; the response normalisation stays.
       stochastic_depth_rate: of the last block, the others' rise to it from 0; None: the authors' for the size.
       dropout_rate: share of the normalised features before the last layer that training sets to 0.
       dtype: compute type, "float32" or "bfloat16".

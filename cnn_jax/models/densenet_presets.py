@@ -49,7 +49,7 @@ def densenet_cifar(
       bottleneck: a 1×1 convolution to 4k channels before each 3×3 one.
       compression: θ, output / input channels of a transition; 0.5 in DenseNet-BC.
       activation: a key of `nn.activation.ACTIVATIONS`.
-      norm: "batch", "group", "layer" or "none".
+      norm: a key of `nn.norm.NORMS`.
       dropout_rate: share of the output of every convolution but the first that training sets to 0; 0.2 in the paper
         where the images are not augmented.
       dtype: compute type, "float32" or "bfloat16".
@@ -108,7 +108,7 @@ def densenet_imagenet(
       growth_rate: k, the channels that a layer appends; None: the published one, 48 for depth 161 and 32 for others.
       stem: "imagenet" (7×7 of stride 2, 3×3 max pool of stride 2) or "cifar" (3×3 of stride 1, without a norm).
       activation: a key of `nn.activation.ACTIVATIONS`.
-      norm: "batch", "group", "layer" or "none".
+      norm: a key of `nn.norm.NORMS`.
       dropout_rate: share of the output of every convolution but the first that training sets to 0, as in the authors'
         code; torchvision's rate spares the 1×1 convolutions.
       dtype: compute type, "float32" or "bfloat16".

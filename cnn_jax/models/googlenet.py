@@ -105,7 +105,7 @@ def googlenet(
       large_kernel_size: of the third branch's second convolution: 3 in torchvision, 5 in the paper; odd.
       width_multiplier: of the channels, rounded to multiples of 8.
       activation: a key of `nn.activation.ACTIVATIONS`.
-      norm: "batch", "group", "layer" or "none".
+      norm: a key of `nn.norm.NORMS`.
       dropout_rate: share of the pooled features that training sets to 0; 0.4 in the paper.
       auxiliary_dropout_rate: the same for the hidden units of the auxiliary heads.
       dtype: compute type, "float32" or "bfloat16".

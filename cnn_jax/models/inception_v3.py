@@ -130,7 +130,8 @@ def inception_v3(
     image has 75 pixels per axis, and 299 with the auxiliary head.
 
     With 1000 classes it has 23,834,568 parameters, and 27,161,264 with its auxiliary head, which torchvision's count
-    includes. Kernels start as normals of deviation 0.1, as in torchvision, or without norms as He et al. 2015 (Eq. 10).
+    includes. Kernels of convolutions start as normals of deviation 0.1, as in torchvision, or without norms as He et
+    al. 2015 (Eq. 10).
 
     Args:
       num_classes: K.
@@ -139,7 +140,7 @@ def inception_v3(
         call: the task trains it with its `auxiliary_weight` (0.4 in torchvision's recipe).
       width_multiplier: of the channels, rounded to multiples of 8.
       activation: a key of `nn.activation.ACTIVATIONS`.
-      norm: "batch", "group", "layer" or "none".
+      norm: a key of `nn.norm.NORMS`.
       dropout_rate: share of the pooled features that training sets to 0.
       dtype: compute type, "float32" or "bfloat16".
 

@@ -106,7 +106,7 @@ def inception_v4(
       stage_sizes: how many of the blocks A, B and C stages 2, 3 and 4 have, behind the one that subsamples.
       width_multiplier: of the channels, rounded to multiples of 8.
       activation: a key of `nn.activation.ACTIVATIONS`.
-      norm: "batch", "group", "layer" or "none".
+      norm: a key of `nn.norm.NORMS`.
       dropout_rate: share of the pooled features that training sets to 0; 0.2 in the paper.
       dtype: compute type, "float32" or "bfloat16".
 

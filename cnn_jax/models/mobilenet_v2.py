@@ -94,7 +94,7 @@ def mobilenet_v2(
       stem: "imagenet" (stride 32 in all) or "cifar" (stride 8: stem and second stage do not subsample).
       width_multiplier: of the channels, rounded to multiples of 8.
       activation: a key of `nn.activation.ACTIVATIONS`.
-      norm: "batch", "group", "layer" or "none".
+      norm: a key of `nn.norm.NORMS`.
       dropout_rate: share of the pooled features that training sets to 0.
       dtype: compute type, "float32" or "bfloat16".
 

@@ -155,11 +155,11 @@ def preact_resnet_cifar(
     Args:
       num_classes: K.
       in_channels: channels of the images.
-      depth: layers with weights, 9n + 2.
+      depth: layers with weights, 9n + 2, all in bottlenecks; the paper's ResNet-110 has basic blocks instead.
       width: channels of the stem and the first stage's blocks; stages have four times, eight times and sixteen times as
         many in their outputs.
       activation: a key of `nn.activation.ACTIVATIONS`.
-      norm: "batch", "group", "layer" or "none".
+      norm: a key of `nn.norm.NORMS`.
       dropout_rate: share of the pooled features that training sets to 0.
       dtype: compute type, "float32" or "bfloat16".
       remat: stages to compute again in the backward pass, of "stage1", "stage2" and "stage3"; see `nn.remat`.
@@ -168,7 +168,7 @@ def preact_resnet_cifar(
       UserError: a value that is not one of these.
     """
     if depth < 11 or (depth - 2) % 9:
-        raise UserError(f"depth is {depth}; it must be 9n + 2 with n of 1 or more: 11, 20, 29, 56, 110, 164, 1001, ...")
+        raise UserError(f"depth is {depth}; it must be 9n + 2 with n of 1 or more: 11, 20, 29, 56, 164, 1001, ...")
     return _classifier(
         num_classes=num_classes,
         in_channels=in_channels,
@@ -207,11 +207,11 @@ def resnetv2(
     Args:
       num_classes: K.
       in_channels: channels of the images.
-      depth: 18, 34 (basic blocks), 50, 101 or 152 (bottlenecks).
+      depth: 18, 34 (basic blocks), 14, 26, 50, 101 or 152 (bottlenecks).
       stem: "imagenet" (7×7 of stride 2, 3×3 max pool of stride 2) or "cifar" (3×3 of stride 1).
       width: channels of the stem and the first stage's blocks.
       activation: a key of `nn.activation.ACTIVATIONS`.
-      norm: "batch", "group", "layer" or "none".
+      norm: a key of `nn.norm.NORMS`.
       dropout_rate: share of the pooled features that training sets to 0.
       dtype: compute type, "float32" or "bfloat16".
       remat: stages to compute again in the backward pass, of "stage1", ..., "stage4"; see `nn.remat`.

@@ -33,7 +33,7 @@ REFERENCES: dict[str, Reference] = {
     **dict.fromkeys(("airbench94", "classic_stack", "nin"), CIFAR),
     **dict.fromkeys(("all_cnn_c", "strided_cnn_c", "conv_pool_cnn_c", "model_c"), CIFAR),
     **dict.fromkeys(("resnet_cifar", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110", "resnet1202"), CIFAR),
-    **dict.fromkeys(("plain20", "plain32", "plain44", "plain56", "plain110"), CIFAR),
+    **dict.fromkeys(("plain20", "plain32", "plain44", "plain56", "plain110", "plain1202"), CIFAR),
     **dict.fromkeys(("preact_resnet_cifar", "preact_resnet164", "preact_resnet1001"), CIFAR),
     **dict.fromkeys(("wide_resnet", "wide_resnet16_4", "wide_resnet16_8", "wide_resnet28_10"), CIFAR),
     **dict.fromkeys(("wide_resnet40_2", "wide_resnet40_4"), CIFAR),

@@ -237,7 +237,7 @@ def video_resnet(
         R(2+1)D, all "2d" f-R2D, and "3d", "3d", "2d", "2d", "2d" MC3.
       width: channels of the stem and the first stage.
       activation: a key of `nn.activation.ACTIVATIONS`.
-      norm: "batch", "group", "layer" or "none".
+      norm: a key of `nn.norm.NORMS`.
       dropout_rate: share of the pooled features that training sets to 0.
       dtype: compute type, "float32" or "bfloat16".
 

@@ -35,7 +35,7 @@ def wide_resnet(
         counts also where k = 1 needs none in the first.
       widening: k; the stages have 16k, 32k and 64k channels.
       activation: a key of `nn.activation.ACTIVATIONS`.
-      norm: "batch", "group", "layer" or "none".
+      norm: a key of `nn.norm.NORMS`.
       dropout_rate: share of the values between a block's convolutions that training sets to 0; in the paper 0.3 on
         CIFAR, 0.4 on SVHN.
       dtype: compute type, "float32" or "bfloat16".

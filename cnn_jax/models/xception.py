@@ -177,7 +177,7 @@ def xception(
       middle_blocks: blocks of the middle flow.
       width_multiplier: of the channels, rounded to multiples of 8.
       activation: a key of `nn.activation.ACTIVATIONS`.
-      norm: "batch", "group", "layer" or "none".
+      norm: a key of `nn.norm.NORMS`.
       dropout_rate: share of the pooled features that training sets to 0; 0.5 in Section 4.3.
       dtype: compute type, "float32" or "bfloat16".
 

@@ -1,5 +1,7 @@
 """Numbers of channels: scaled by a width multiplier and rounded to what hardware likes."""
 
+import math
+
 from cnn_jax.errors import UserError
 
 
@@ -23,10 +25,10 @@ def scaled_channels(channels: int, *, multiplier: float = 1.0, divisor: int = 8)
 
 
 def require_width_multiplier(width_multiplier: float) -> None:
-    """Checks that a width multiplier is above 0.
+    """Checks that a width multiplier is above 0 and finite.
 
     Raises:
       UserError: it is not.
     """
-    if not width_multiplier > 0:
+    if not 0 < width_multiplier < math.inf:
         raise UserError(f"width_multiplier is {width_multiplier}; it must be above 0, for example 0.5 or 1.4")

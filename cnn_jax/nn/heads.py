@@ -7,13 +7,13 @@ import jax.numpy as jnp
 from flax.core import FrozenDict
 from jaxtyping import Array, Float
 
-from cnn_jax.errors import ImageTooSmallError, UserError
+from cnn_jax.errors import UserError
 from cnn_jax.nn.activation import activation_layer
 from cnn_jax.nn.checks import require_known
 from cnn_jax.nn.conv import Conv, he_fan_in
 from cnn_jax.nn.dense import Dense
 from cnn_jax.nn.pool import AdaptiveAveragePool, GlobalAveragePool
-from cnn_jax.nn.smallest import with_smallest_image
+from cnn_jax.nn.smallest import smallest_image_in_errors
 
 FINAL_POOLS = ("flatten", "average")
 """How a `DenseHead` turns the last feature map into a vector."""
@@ -54,21 +54,19 @@ class Classifier(nn.Module):
         Returns:
           Logits, float32 `[B, K]`; a `Segmenter`'s are `[B, *space, K]`.
         """
-        try:
+        with smallest_image_in_errors(self, x, auxiliary=self.is_initializing()):
             return self.logits(x, train=train)
-        except ImageTooSmallError as error:
-            raise with_smallest_image(self, x, error) from None
 
-    def logits(self, x: Float[Array, "B *space C"], *, train: bool) -> Float[Array, "B K"]:
+    def logits(self, x: Float[Array, "B *space C"], *, train: bool) -> Float[Array, "B ... K"]:
         """What a call returns, without the smallest size in the message about an image that is too small."""
-        maps = self.features(x, train=train)
+        maps = self._maps(x, train=train)
         if self.is_initializing():
             self._auxiliary(maps, train=train)
-        return self._main(maps, train=train)
+        return self._resized(self._main(maps, train=train), x.shape[1:-1])
 
     def with_auxiliary(
         self, x: Float[Array, "B *space C"], *, train: bool
-    ) -> tuple[Float[Array, "B K"], dict[str, Float[Array, "B K"]]]:
+    ) -> tuple[Float[Array, "B ... K"], dict[str, Float[Array, "B ... K"]]]:
         """Computes the logits of every head (Szegedy et al. 2015, Section 5).
 
         Args:
@@ -78,8 +76,11 @@ class Classifier(nn.Module):
         Returns:
           What a call returns, and the logits of the auxiliary heads by their feature maps; float32 `[B, K]`.
         """
-        maps = self.features(x, train=train)
-        return self._main(maps, train=train), self._auxiliary(maps, train=train)
+        with smallest_image_in_errors(self, x, auxiliary=True):
+            maps, space = self._maps(x, train=train), x.shape[1:-1]
+            auxiliary = self._auxiliary(maps, train=train)
+            main = self._resized(self._main(maps, train=train), space)
+            return main, {name: self._resized(logits, space) for name, logits in auxiliary.items()}
 
     def _main(self, maps: Mapping[str, Array], *, train: bool) -> Array:
         return self.head(tuple(maps.values())[-1], train=train).astype(jnp.float32)
@@ -96,6 +97,15 @@ class Classifier(nn.Module):
           x: normalised images, `[B, *space, C]`.
           train: as in a call.
         """
+        with smallest_image_in_errors(self, x, auxiliary=False):
+            return self._maps(x, train=train)
+
+    def _resized(self, logits: Array, space: tuple[int, ...]) -> Array:
+        """What a call returns of a head's output, for an image of this space."""
+        del space  # Of a whole image there is one vector.
+        return logits
+
+    def _maps(self, x: Array, *, train: bool) -> dict[str, Array]:
         channels = x.shape[-1]
         if not 3 <= x.ndim <= 5:
             raise UserError(f"images have the shape {x.shape}; a model takes [B, *space, C] with 1 to 3 spatial axes")

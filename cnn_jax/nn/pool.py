@@ -43,7 +43,7 @@ class MaxPool(nn.Module):
 
 
 class AveragePool(nn.Module):
-    """The mean of each window.
+    """The mean of each window, summed in float32.
 
     Attributes:
       window: one size for all spatial axes or one for each, in pixels.
@@ -70,7 +70,7 @@ class AveragePool(nn.Module):
     def __call__(self, x: Float[Array, "B *space C"]) -> Float[Array, "B *out C"]:
         """Pools `[B, *space, C]` to `[B, *out, C]`."""
         window, strides, pads = _geometry(self, x.shape, ceil_mode=self.ceil_mode)
-        sums = nn.pool(x, 0.0, jax.lax.add, window, strides, pads)
+        sums = nn.pool(x.astype(jnp.float32), 0.0, jax.lax.add, window, strides, pads)
         counts = 1
         for axis, (size, step, (before, after)) in enumerate(
             zip(window, strides, pad_amounts(window, self.padding), strict=True), start=1
@@ -80,7 +80,7 @@ class AveragePool(nn.Module):
             inside = np.minimum(starts + size, last) - np.maximum(starts, first)
             # [out] -> [1, ..., out, ..., 1]
             counts = counts * inside.reshape([-1 if i == axis else 1 for i in range(x.ndim)])
-        return sums / jnp.asarray(counts, x.dtype)
+        return (sums / jnp.asarray(counts, jnp.float32)).astype(x.dtype)
 
 
 class AdaptiveAveragePool(nn.Module):

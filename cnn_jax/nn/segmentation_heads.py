@@ -20,28 +20,8 @@ class Segmenter(Classifier):
     linear interpolation.
     """
 
-    def logits(self, x: Float[Array, "B *space C"], *, train: bool) -> Float[Array, "B *space K"]:
-        """What a call returns: logits of the head on the last feature map, float32 `[B, *space, K]`."""
-        maps = self.features(x, train=train)
-        if self.is_initializing():
-            self._auxiliary(maps, train=train)
-        return resize_linear(self._main(maps, train=train), x.shape[1:-1])
-
-    def with_auxiliary(
-        self, x: Float[Array, "B *space C"], *, train: bool
-    ) -> tuple[Float[Array, "B *space K"], dict[str, Float[Array, "B *space K"]]]:
-        """Computes the logits of every head.
-
-        Args:
-          x: normalised images, `[B, *space, C]`.
-          train: as in a call.
-
-        Returns:
-          What a call returns, and the logits of the auxiliary heads by their feature maps; float32 `[B, *space, K]`.
-        """
-        maps, resize = self.features(x, train=train), functools.partial(resize_linear, space=x.shape[1:-1])
-        auxiliary = self._auxiliary(maps, train=train)
-        return resize(self._main(maps, train=train)), {name: resize(logits) for name, logits in auxiliary.items()}
+    def _resized(self, logits: Array, space: tuple[int, ...]) -> Array:
+        return resize_linear(logits, space)
 
 
 class FCNHead(nn.Module):

@@ -38,5 +38,6 @@ class SqueezeExcite(nn.Module):
         gate = conv(self.reduced, name="reduce")(mean)
         gate = activation_layer(self.activation, name="act")(gate)
         gate = conv(x.shape[-1], name="expand")(gate)
-        # The gate is [B, 1, ..., 1, C].
-        return x * activation_layer(self.gate, name="gate")(gate)
+        gate = activation_layer(self.gate, name="gate")(gate)
+        # In float32, so that the gate's gradient, a sum over space, is one too. The gate is [B, 1, ..., 1, C].
+        return (x.astype(jnp.float32) * gate.astype(jnp.float32)).astype(x.dtype)

@@ -1,6 +1,7 @@
 """Classification: one label per image, any loss of `cnn_jax.losses`."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
@@ -35,7 +36,8 @@ class Classification:
       top_k: which top-k accuracies evaluation reports, besides top-1.
       auxiliary_weight: in training, the loss of each of the model's auxiliary heads is added with this weight, as part
         of each example's loss; evaluation is of the main head alone. GoogLeNet was trained with 0.3 (Szegedy et al.
-        2015, Section 5), torchvision trains Inception-v3 with 0.4. With 0 such heads stay as they are.
+        2015, Section 5), torchvision trains Inception-v3 with 0.4. With 0 such heads get no
+        gradient; weight decay still acts on them.
 
     Raises:
       UserError: the number of class weights is not K, all are 0, a k is not between 2 and K, an auxiliary weight for a
@@ -49,7 +51,7 @@ class Classification:
     class_weights: tuple[Annotated[float, Field(ge=0)], ...] | None = None
     views: Views = "one"
     top_k: tuple[int, ...] = ()
-    auxiliary_weight: Annotated[float, Field(ge=0)] = 0.0
+    auxiliary_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
     def __post_init__(self):
         if isinstance(self.model, Segmenter):
@@ -66,6 +68,10 @@ class Classification:
         for k in self.top_k:
             if not 2 <= k <= self.num_classes:
                 raise UserError(f"config.task.top_k has {k}; it must lie between 2 and the {self.num_classes} classes")
+        if not 0 <= self.auxiliary_weight < math.inf:
+            raise UserError(
+                f"config.task.auxiliary_weight is {self.auxiliary_weight}; it must be 0 or more, and finite"
+            )
         if self.auxiliary_weight and not (isinstance(self.model, Classifier) and self.model.auxiliary):
             raise UserError(
                 f"config.task.auxiliary_weight is {self.auxiliary_weight}, but the model has no auxiliary heads; leave"

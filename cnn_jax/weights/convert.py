@@ -15,7 +15,7 @@ from cnn_jax import models
 from cnn_jax.errors import UserError, unknown_name
 from cnn_jax.types import PyTree
 from cnn_jax.weights.key_maps import KEY_MAPS
-from cnn_jax.weights.layout import KeyMap, Rule, to_ours, to_theirs
+from cnn_jax.weights.layout import KeyMap, LayoutError, Rule, to_ours, to_theirs
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,8 @@ def convert(
     """The variables of a model with every value taken from torch's state dict.
 
     Kernels `[O, I, *k]` become `[*k, I, O]`, dense layers `[K, C]` become `[C, K]`. The running variances are taken as
-    they are; torch's are unbiased ones. `num_batches_tracked` has no counterpart and is left out.
+    they are; torch's are unbiased ones. `num_batches_tracked` has no counterpart and is left out. Lower precision
+    becomes float32 exactly; float64 is rounded to it.
 
     Args:
       name: of the model, a key of `KEY_MAPS`.
@@ -49,7 +50,8 @@ def convert(
 
     Raises:
       UserError: an unknown model, keys that the model has no place for, leaves of the model without a key, shapes that
-        differ: all of them in one message, and nothing is converted.
+        differ: all of them in one message, and nothing is converted. So are tensors that are not of real numbers, and
+        finite ones that float32 has no numbers for.
     """
     key_map = key_map_of(name)
     keys_today = {key: key_map.current(key) for key in state}
@@ -57,7 +59,8 @@ def convert(
         raise UserError(f"the weights do not fit the model: {_twice(keys_today)} are the same tensor")
     state = {keys_today[key]: value for key, value in state.items()}
     known_classes, known_channels = _sizes(key_map, state)
-    num_classes, in_channels = num_classes or known_classes, in_channels or known_channels
+    num_classes = known_classes if num_classes is None else num_classes
+    in_channels = known_channels if in_channels is None else in_channels
     build = functools.partial(models.create, name, **arguments)
     model = build(num_classes=num_classes, in_channels=in_channels)
     wanted = flat_shapes(model, name)
@@ -75,41 +78,75 @@ def convert(
     for path, entry in keys.items():
         if entry is None or entry[0] not in state or path in renewed:
             continue
-        value = to_ours(np.asarray(state[entry[0]]), path, entry[1])
-        if _module(path) == key_map.stem and path.endswith("/kernel"):
+        key, shape = entry[0], wanted[path].shape
+        try:
+            value = to_ours(_real(key, state[key], wanted[path].dtype), path, entry[1])
+        except LayoutError as error:
+            differing.append(f"{key} {np.shape(state[key])} ({error}) but {path} {shape}")
+            found[path] = None
+            continue
+        if _module(path) == key_map.stem and path.endswith("/kernel") and value.ndim == len(shape):
             value = adapt_channels(value, in_channels)
-        if value.shape != wanted[path].shape:
-            differing.append(f"{entry[0]} {value.shape} but {path} {wanted[path].shape}")
+        if value.shape != shape:
+            differing.append(f"{key} {value.shape} but {path} {shape}")
         found[path] = value
     _require_all(wanted, keys, key_map, state, found=set(found) | renewed, differing=differing)
     converted = {path: jnp.asarray(value, wanted[path].dtype) for path, value in found.items()}
     if renewed:
         assert new_head is not None
         converted |= _initial(model, name, new_head, renewed)
+    places = {entry[0] for entry in keys.values() if entry is not None}
+    left_out = sum(key not in places and key_map.auxiliary(key) for key in state)
+    if left_out:
+        logger.warning("%d auxiliary tensors of the weights are left out; auxiliary=True takes them", left_out)
     return traverse_util.unflatten_dict({path: converted[path] for path in wanted}, sep="/")
 
 
-def to_torch(name: str, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def to_torch(name: str, variables: Mapping[str, Any], **arguments: Any) -> dict[str, np.ndarray]:
     """The model's variables under torch's names and in torch's layout: the inverse of `convert`, exact.
 
     torch's `load_state_dict` takes it; `num_batches_tracked`, which we do not have, it then sets to 0 itself.
 
     Args:
       name: of the model, a key of `KEY_MAPS`.
-      variables: `{"params": ..., "batch_stats": ...}`.
+      variables: `{"params": ..., "batch_stats": ...}`, all that the model has.
+      **arguments: of the model. Whether it has auxiliary heads, the variables say.
 
     Raises:
-      UserError: an unknown model, or leaves that it has no rule for.
+      UserError: an unknown model, leaves that it does not have, leaves that are missing, shapes that differ: all of
+        them in one message.
+    """
+    return flat_to_torch(name, traverse_util.flatten_dict(dict(variables), sep="/"), **arguments)
+
+
+def flat_to_torch(name: str, flat: Mapping[str, Any], **arguments: Any) -> dict[str, np.ndarray]:
+    """`to_torch` of leaves by their paths, `params/head/output/kernel`.
+
+    Raises:
+      UserError: as `to_torch`.
     """
     key_map = key_map_of(name)
-    flat: dict[str, Any] = traverse_util.flatten_dict(dict(variables), sep="/")
-    keys = key_map.keys(flat)
-    nameless = sorted(path for path, entry in keys.items() if entry is None)
-    if nameless:
-        raise UserError(f"these variables are none of model {name!r}: {', '.join(nameless)}")
+    entries = key_map.keys(flat).values()
+    if any(entry is not None and key_map.auxiliary(entry[0]) for entry in entries):
+        arguments = {**arguments, "auxiliary": True}
+    num_classes = _size(flat, f"params/{key_map.heads[0]}/kernel", -1) or 1
+    in_channels = _size(flat, f"params/{key_map.stem}/kernel", -2) or 3
+    model = models.create(name, **{**arguments, "num_classes": num_classes, "in_channels": in_channels})
+    wanted = flat_shapes(model, name)
+    extra, missing = sorted(set(flat) - set(wanted)), sorted(set(wanted) - set(flat))
+    differing = [
+        f"{path} {np.shape(flat[path])} instead of {wanted[path].shape}"
+        for path in sorted(set(wanted) & set(flat))
+        if np.shape(flat[path]) != wanted[path].shape
+    ]
+    problems = [f"{', '.join(extra)} have no place in it"] if extra else []
+    problems += [f"{', '.join(missing)} are missing"] if missing else []
+    problems += [f"shapes differ: {', '.join(differing)}"] if differing else []
+    if problems:
+        raise UserError(f"these variables are none of model {name!r}: {'; '.join(problems)}")
     state: dict[str, np.ndarray] = {}
-    for path, entry in keys.items():
-        assert entry is not None
+    for path, entry in key_map.keys(flat).items():
+        assert entry is not None, path
         key, rule = entry
         assert key not in state, key
         state[key] = to_theirs(np.asarray(flat[path]), path, rule)
@@ -168,8 +205,9 @@ def flat_shapes(model: nn.Module, name: str) -> dict[str, Any]:
 
 
 def _init(model: nn.Module, name: str) -> Any:
-    image = jnp.zeros((1, *key_map_of(name).image, model.in_channels), jnp.float32)
-    return lambda key: model.init(key, image, train=False)
+    shape = (1, *key_map_of(name).image, model.in_channels)
+    # The image is made where this is traced: it takes no memory, however many channels there are.
+    return lambda key: model.init(key, jnp.zeros(shape, jnp.float32), train=False)
 
 
 def _initial(model: nn.Module, name: str, key: jax.Array, paths: set[str]) -> dict[str, PyTree]:
@@ -193,10 +231,40 @@ def _sizes(key_map: KeyMap, state: Mapping[str, np.ndarray]) -> tuple[int, int]:
     for module, axis in ((key_map.heads[0], 0), (key_map.stem, 1)):
         entry = key_map.find(f"params/{module}/kernel")
         assert entry is not None, module
-        if entry[0] not in state or np.ndim(state[entry[0]]) < 2:
+        if entry[0] not in state:
             raise UserError(f"the weights do not fit the model: {entry[0]} is not among the {len(state)} keys")
-        shapes.append(int(np.shape(state[entry[0]])[axis]))
+        shape = np.shape(state[entry[0]])
+        if len(shape) < 2 or 0 in shape:
+            raise UserError(
+                f"the weights do not fit the model: shapes differ: {entry[0]} {shape} but params/{module}/kernel has"
+                " 2 axes or more, and none of size 0"
+            )
+        shapes.append(int(shape[axis]))
     return shapes[0], shapes[1]
+
+
+def _size(flat: Mapping[str, Any], path: str, axis: int) -> int:
+    """The size of an axis of a kernel; 0 where there is none."""
+    shape = np.shape(flat[path]) if path in flat else ()
+    return int(shape[axis]) if len(shape) >= 2 else 0
+
+
+def _real(key: str, value: Any, dtype: Any) -> np.ndarray:
+    """The tensor in the type of the model's variable.
+
+    Raises:
+      UserError: it is not of real numbers, or has finite ones that become infinite.
+    """
+    value = np.asarray(value)
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        raise UserError(f"the weights do not fit the model: {key} has the type {value.dtype}, not of real numbers")
+    if value.dtype == dtype:
+        return value
+    with np.errstate(over="ignore"):
+        cast = value.astype(dtype)
+    if np.any(np.isinf(cast) & np.isfinite(value)):
+        raise UserError(f"the weights do not fit the model: {key} has numbers that {np.dtype(dtype)} cannot hold")
+    return cast
 
 
 def _twice(renamed: Mapping[str, str]) -> str:

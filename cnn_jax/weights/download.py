@@ -12,7 +12,8 @@ from typing import IO
 
 from cnn_jax.cache_home import cache_home
 from cnn_jax.errors import UserError
-from cnn_jax.weights.files import unfinished
+from cnn_jax.paths import expanded
+from cnn_jax.weights.files import remove, unfinished
 from cnn_jax.weights.pretrained import Pretrained
 
 logger = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ def folder() -> pathlib.Path:
     """
     named, home = os.environ.get(FOLDER), cache_home(os.environ)
     if named:
-        return pathlib.Path(named).expanduser()
+        return expanded(named)
     if home is None:
         raise UserError(f"there is no folder for downloaded weights: set {FOLDER}, or HOME")
     return home / "weights"
@@ -61,8 +62,9 @@ def fetch(entry: Pretrained) -> pathlib.Path:
     except OSError as error:
         raise _unwritable(path, error) from None
     try:
-        with part.open("wb") as file:
-            digest = _download(entry, file, by_hand=f"fetch it by other means and put it at {str(path)!r}")
+        with part.open("xb") as file:
+            _download(entry, file, by_hand=f"fetch it by other means and put it at {str(path)!r}")
+        digest = _digest(part)  # of what has reached the disk
         if not digest.startswith(entry.sha256 or ""):
             raise UserError(
                 f"{entry.url} has the SHA-256 {digest}, but that of {entry.name} starts with {entry.sha256}: it was"
@@ -72,7 +74,7 @@ def fetch(entry: Pretrained) -> pathlib.Path:
     except OSError as error:
         raise _unwritable(path, error) from None
     finally:
-        part.unlink(missing_ok=True)
+        remove(part)
     if entry.sha256 is None:
         logger.warning("no digest of %s is published to compare with; the file's SHA-256 is %s", entry.name, digest)
     return path
@@ -90,8 +92,8 @@ def _digest(path: pathlib.Path) -> str:
         raise UserError(f"{str(path)!r} cannot be read: {error.strerror or error}") from None
 
 
-def _download(entry: Pretrained, file: IO[bytes], *, by_hand: str) -> str:
-    """Writes what is at the URL to the file, and returns its SHA-256."""
+def _download(entry: Pretrained, file: IO[bytes], *, by_hand: str) -> None:
+    """Writes what is at the URL to the file."""
     request = urllib.request.Request(entry.url, headers={"User-Agent": "cnn_jax"})  # some servers want a name
     try:
         response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
@@ -100,14 +102,14 @@ def _download(entry: Pretrained, file: IO[bytes], *, by_hand: str) -> str:
     except (OSError, HTTPException, ValueError) as error:
         raise UserError(f"{entry.url} cannot be reached ({_reason(error)}); {by_hand}") from None
     with response:
-        return _copied(entry, response, file, by_hand=by_hand)
+        _copied(entry, response, file, by_hand=by_hand)
 
 
-def _copied(entry: Pretrained, response: HTTPResponse, file: IO[bytes], *, by_hand: str) -> str:
+def _copied(entry: Pretrained, response: HTTPResponse, file: IO[bytes], *, by_hand: str) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-    digest, done = hashlib.sha256(), 0
+    done = 0
     length = response.headers.get("Content-Length", "")
     total = int(length) if length.isdecimal() else None
     console = Console(stderr=True)
@@ -122,12 +124,10 @@ def _copied(entry: Pretrained, response: HTTPResponse, file: IO[bytes], *, by_ha
             if not chunk:
                 break
             file.write(chunk)
-            digest.update(chunk)
             done += len(chunk)
             progress.update(task, completed=done)
     if total not in (None, done):
         raise UserError(f"{entry.url} ended after {done:,} of {total:,} bytes; try again, or {by_hand}")
-    return digest.hexdigest()
 
 
 def _reason(error: Exception) -> str:

@@ -1,7 +1,8 @@
 """Files of named arrays: safetensors in and out, torch's own format in."""
 
-import os
+import contextlib
 import pathlib
+import uuid
 from collections.abc import Mapping
 
 import jax
@@ -24,7 +25,8 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
     from safetensors.numpy import load_file
 
     if not path.is_file():
-        raise UserError(f"{str(path)!r} is {'a directory' if path.is_dir() else 'not there'}, no file of weights")
+        what = "a directory" if path.is_dir() else "a pipe or device" if path.exists() else "not there"
+        raise UserError(f"{str(path)!r} is {what}, no file of weights")
     try:
         with path.open("rb") as file:
             start = file.read(HEADER_OFFSET + 1)
@@ -42,6 +44,8 @@ def read_metadata(path: pathlib.Path) -> dict[str, str]:
     """The texts in the header of a safetensors file; none of another file, or of one that is not there."""
     from safetensors import SafetensorError, safe_open
 
+    if not path.is_file():  # opening a pipe would wait for its other end
+        return {}
     try:
         with safe_open(path, framework="np") as file:
             return dict(file.metadata() or {})
@@ -67,14 +71,24 @@ def write_safetensors(
 
     part = unfinished(path)
     try:
+        part.open("xb").close()
+        mode = part.stat().st_mode  # as the umask says; the library's own files are for their owner alone
         # The library takes the memory as it lies, whatever the strides say.
         save_file({name: np.asarray(value, order="C") for name, value in arrays.items()}, part, dict(metadata))
+        part.chmod(mode)
         part.replace(path)
     except (OSError, SafetensorError) as error:
-        part.unlink(missing_ok=True)
         raise UserError(f"{str(path)!r} cannot be written: {error}") from None
+    finally:
+        remove(part)
 
 
 def unfinished(path: pathlib.Path) -> pathlib.Path:
-    """A name beside a file for what is to become it, of this process alone."""
-    return path.with_name(f".{path.name}.{os.getpid()}.part")
+    """A name beside a file for what is to become it, another one each time."""
+    return path.with_name(f".{path.name[:40]}.{uuid.uuid4().hex}.part")
+
+
+def remove(part: pathlib.Path) -> None:
+    """Removes an unfinished file, if it is there; where that fails, what went wrong before is told, not this."""
+    with contextlib.suppress(OSError):
+        part.unlink(missing_ok=True)

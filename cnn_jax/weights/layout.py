@@ -1,6 +1,7 @@
 """Names and layouts of torch's tensors: rules that lead from our variables to them, as plain data."""
 
 import dataclasses
+import math
 import re
 from collections.abc import Iterable, Mapping
 
@@ -78,7 +79,11 @@ class KeyMap:
 
     def ignores(self, key: str) -> bool:
         """Whether a key of torch's has no counterpart, and needs none."""
-        return key.endswith(".num_batches_tracked") or re.fullmatch(self.unused, key) is not None
+        return _counts_batches(key) or self.auxiliary(key)
+
+    def auxiliary(self, key: str) -> bool:
+        """Whether a key of torch's is of a part that our model has only if it is asked for."""
+        return re.fullmatch(self.unused, key) is not None and not _counts_batches(key)
 
     def current(self, key: str) -> str:
         """Today's name of a key."""
@@ -102,27 +107,53 @@ class KeyMap:
         return {path: self.find(path) for path in paths}
 
 
+class LayoutError(ValueError):
+    """A tensor has not the axes that a layout needs; the message says which."""
+
+
 def to_ours(value: np.ndarray, path: str, rule: Rule) -> np.ndarray:
-    """A torch tensor in our layout: kernels `[O, I, *k]` become `[*k, I, O]`, dense ones `[O, I]` become `[I, O]`."""
-    if rule.trailing and not path.endswith("/bias"):
-        value = value.reshape(value.shape[: value.ndim - rule.trailing])  # [C, 1, ...] -> [C], [O, I, 1, ...] -> [O, I]
-    if not path.endswith("/kernel"):
+    """A torch tensor in our layout: kernels `[O, I, *k]` become `[*k, I, O]`, dense ones `[O, I]` become `[I, O]`.
+
+    Raises:
+      LayoutError: the tensor has too few axes, others than of size 1 behind, or a size that the space does not divide.
+    """
+    kernel, trailing, space = path.endswith("/kernel"), _trailing(path, rule), math.prod(rule.flattened)
+    least = trailing + (2 if kernel else 0)
+    if value.ndim < least:
+        raise LayoutError(f"it needs {least} axes")
+    if any(size != 1 for size in value.shape[value.ndim - trailing :]):
+        raise LayoutError(f"its last {trailing} axes must be of size 1")
+    value = value.reshape(value.shape[: value.ndim - trailing])  # [C, 1, ...] -> [C], [O, I, 1, ...] -> [O, I]
+    if not kernel:
         return value
     if rule.flattened:
+        if value.ndim != 2 or value.shape[1] % space:
+            raise LayoutError(f"it needs 2 axes, the second a multiple of {space}")
         # [O, C * space] -> [O, C, *space] -> [*space, C, O] -> [space * C, O]
-        value = np.moveaxis(value.reshape(len(value), -1, *rule.flattened), (1, 0), (-2, -1))
-        return value.reshape(-1, value.shape[-1])
+        classes, width = value.shape
+        value = np.moveaxis(value.reshape(classes, width // space, *rule.flattened), (1, 0), (-2, -1))
+        return value.reshape(width, classes)
     return np.moveaxis(value, (1, 0), (-2, -1))
 
 
 def to_theirs(value: np.ndarray, path: str, rule: Rule) -> np.ndarray:
-    """Our array in torch's layout, the inverse of `to_ours`."""
+    """Our array in torch's layout, the inverse of `to_ours`; its shape must be that of the model's variable."""
+    ones = (1,) * _trailing(path, rule)
     if not path.endswith("/kernel"):
-        ones = 0 if path.endswith("/bias") else rule.trailing
-        return value.reshape(*value.shape, *(1,) * ones)  # [C] -> [C, 1, ...]
+        return value.reshape(*value.shape, *ones)  # [C] -> [C, 1, ...]
     if rule.flattened:
         # [space * C, O] -> [*space, C, O] -> [O, C, *space] -> [O, C * space]
         value = np.moveaxis(value.reshape(*rule.flattened, -1, value.shape[-1]), (-2, -1), (1, 0))
         return np.ascontiguousarray(value.reshape(len(value), -1))
     value = np.moveaxis(value, (-2, -1), (1, 0))
-    return np.ascontiguousarray(value.reshape(*value.shape, *(1,) * rule.trailing))  # [O, I] -> [O, I, 1, ...]
+    return np.ascontiguousarray(value.reshape(*value.shape, *ones))  # [O, I] -> [O, I, 1, ...]
+
+
+def _counts_batches(key: str) -> bool:
+    """Whether it is torch's count of the batches that statistics are of."""
+    return key.endswith(".num_batches_tracked")
+
+
+def _trailing(path: str, rule: Rule) -> int:
+    """Axes of size 1 that torch's tensor has behind ours."""
+    return 0 if path.endswith("/bias") else rule.trailing

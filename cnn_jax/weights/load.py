@@ -7,11 +7,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import traverse_util
 
 from cnn_jax.errors import UserError
+from cnn_jax.paths import expanded
 from cnn_jax.weights import pretrained
-from cnn_jax.weights.convert import convert, key_map_of, to_torch
+from cnn_jax.weights.convert import convert, flat_to_torch, key_map_of
 from cnn_jax.weights.download import fetch
 from cnn_jax.weights.files import read, read_metadata
 
@@ -55,7 +55,8 @@ def load(
     state = read(path)
     try:
         if is_ours(state):
-            state = to_torch(model, traverse_util.unflatten_dict(state, sep="/"))
+            given = {key: value for key, value in arguments.items() if key != "auxiliary"}  # the file says it
+            state = flat_to_torch(model, state, **given)
         return convert(model, state, num_classes=num_classes, in_channels=in_channels, new_head=new_head, **arguments)
     except UserError as error:
         raise UserError(f"{str(path)!r}: {error}") from None
@@ -69,7 +70,7 @@ def locate(model: str, path_or_name: str | os.PathLike[str]) -> pathlib.Path:
     """
     if isinstance(path_or_name, str) and path_or_name in pretrained.table():
         return fetch(pretrained.find(path_or_name, model=model))
-    path = pathlib.Path(path_or_name).expanduser()
+    path = expanded(path_or_name)
     if path.exists():
         return path
     names = [entry.name for entry in pretrained.of_model(model)]
@@ -87,7 +88,7 @@ def published(model: str, path_or_name: str | os.PathLike[str]) -> pretrained.Pr
     """
     if isinstance(path_or_name, str) and path_or_name in pretrained.table():
         return pretrained.find(path_or_name, model=model)
-    path = pathlib.Path(path_or_name).expanduser()
+    path = expanded(path_or_name)
     origin = read_metadata(path).get(ORIGIN)
     for entry in pretrained.of_model(model):
         if entry.name == origin or path.name == entry.file:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import warnings
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -9,8 +10,10 @@ from jaxtyping import Float, UInt8
 from cnn_jax.errors import UserError
 
 INTERPOLATIONS = ("bilinear", "bicubic")
-LARGEST_PIXELS = 2**28
-"""Pixels that an image may have: a small file can declare more than the memory holds."""
+LARGEST_PIXELS = 178_956_970
+"""Pixels that an image may have, as PIL has it: a small file can declare more than the memory holds."""
+STEPS_OF_16_BITS = 257
+"""65535 / 255."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,14 +50,25 @@ def read_image(path: pathlib.Path) -> UInt8[np.ndarray, "h w 3"]:
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # half of what is allowed
+            opened = Image.open(path)
+        with opened as image:
             if image.width * image.height > LARGEST_PIXELS:
                 raise UserError(
                     f"{str(path)!r} declares {image.width}×{image.height} pixels; {LARGEST_PIXELS:,} are allowed"
                 )
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+            if image.mode in ("I", "F"):
+                raise UserError(f"{str(path)!r} has 32 bits per pixel (mode {image.mode}); save it with 8 or 16")
+            turned = ImageOps.exif_transpose(image)
+            if image.mode.startswith("I;16"):
+                grey = (np.asarray(turned) // STEPS_OF_16_BITS).astype(np.uint8)
+                return np.repeat(grey[..., None], 3, axis=-1)
+            return np.asarray(turned.convert("RGB"))
     except UserError:
         raise
+    except Image.DecompressionBombError:
+        raise UserError(f"{str(path)!r} declares more than the {LARGEST_PIXELS:,} pixels that are allowed") from None
     except Image.UnidentifiedImageError:
         raise UserError(f"{str(path)!r} is no image, or of an unknown format") from None
     except OSError as error:

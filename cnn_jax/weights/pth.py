@@ -66,7 +66,7 @@ def _read_zip(file: IO[bytes]) -> dict[str, np.ndarray]:
             for key, storage in storages(state).items():
                 name = f"{root}/data/{key}"
                 if name not in names:
-                    raise UserError(f"it is damaged: it has no storage {key!r}")
+                    raise UserError(f"it is damaged: it has no storage {storage.shown}")
                 buffers[key] = _elements(archive.read(name), storage, swap=order == b"big")
     except UserError:
         raise
@@ -119,7 +119,9 @@ def _read_legacy(stream: io.BytesIO) -> dict[str, np.ndarray]:
         storage = declared[key]
         size = int.from_bytes(stream.read(8), "little" if little else "big")
         if size != storage.size:
-            raise UserError(f"it is damaged: storage {key!r} has {size} elements, its tensors say {storage.size}")
+            raise UserError(
+                f"it is damaged: storage {storage.shown} has {size} elements, its tensors say {storage.size}"
+            )
         buffers[key] = _elements(stream.read(size * storage.dtype.itemsize), storage, swap=not little)
     if stream.read(1):
         raise UserError("it is damaged: there are bytes behind its last storage")
@@ -131,12 +133,12 @@ def _elements(data: bytes, storage: Storage, *, swap: bool) -> np.ndarray:
     itemsize = storage.dtype.itemsize
     if len(data) != storage.size * itemsize:
         raise UserError(
-            f"it is damaged or incomplete: storage {storage.key!r} has {len(data)} bytes, its tensors say"
+            f"it is damaged or incomplete: storage {storage.shown} has {len(data)} bytes, its tensors say"
             f" {storage.size} of {itemsize} bytes"
         )
     words = np.frombuffer(data, f"u{itemsize}")
     if storage.dtype == np.bool_ and words.size and words.max() > 1:
-        raise UserError(f"it is damaged: storage {storage.key!r} of booleans has other bytes than 0 and 1")
+        raise UserError(f"it is damaged: storage {storage.shown} of booleans has other bytes than 0 and 1")
     return (words.byteswap() if swap else words).view(storage.dtype)
 
 

@@ -43,6 +43,10 @@ NUMBERS_AND_TEXTS = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"} | {
 }  # fmt: skip
 TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 LARGEST_RANK = 32
+LARGEST_KEY = 2**32
+"""Integers that are keys of dictionaries are smaller: those 2**61 - 1 apart have one hash."""
+LONGEST_SHOWN = 100
+"""Characters of a name in a message."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +66,11 @@ class Storage:
     size: int
     first: int
     part: int
+
+    @property
+    def shown(self) -> str:
+        """The key in a message."""
+        return repr(self.key[:LONGEST_SHOWN])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,8 +109,8 @@ def unpickle(stream: io.BytesIO) -> Any:
         return _run(stream)
     except UserError:
         raise
-    except (ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:100]
+    except (ValueError, IndexError, KeyError, TypeError, OverflowError, RecursionError, MemoryError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:LONGEST_SHOWN]
         raise UserError(f"its pickle is damaged ({reason!r})") from None
 
 
@@ -119,7 +128,7 @@ def storages(value: Any) -> dict[str, Storage]:
         if isinstance(item, Tensor):
             other = found.setdefault(item.storage.key, item.storage)
             if (other.dtype, other.size) != (item.storage.dtype, item.storage.size):
-                raise UserError(f"two tensors disagree about the type or size of storage {item.storage.key!r}")
+                raise UserError(f"two tensors disagree about the type or size of storage {item.storage.shown}")
         elif isinstance(item, dict | list | tuple) and id(item) not in seen:
             seen.add(id(item))  # a list can be in itself
             pending.extend(item.values() if isinstance(item, dict) else item)
@@ -139,8 +148,12 @@ def _run(stream: io.BytesIO) -> Any:
             stack.append(argument)
         elif operation in TUPLES:
             stack.append(tuple([stack.pop() for _ in range(TUPLES[operation])][::-1]))
-        elif operation in ("GLOBAL", "STACK_GLOBAL"):
-            stack.append(_known(str(argument) if operation == "GLOBAL" else f"{stack.pop(-2)} {stack.pop()}"))
+        elif operation == "GLOBAL":
+            stack.append(_known(str(argument)))
+        elif operation == "STACK_GLOBAL":
+            # Only texts are formatted: tuples that a memo doubles again and again have no end.
+            module, name = (_instance(stack.pop(index), str, "a name") for index in (-2, -1))
+            stack.append(_known(f"{module} {name}"))
         elif operation in ("BINPUT", "LONG_BINPUT"):
             memo[_whole(argument)] = stack[-1]
         elif operation in ("BINGET", "LONG_BINGET"):
@@ -188,7 +201,8 @@ def _run(stream: io.BytesIO) -> Any:
 
 def _refusal(what: str) -> UserError:
     return UserError(
-        f"refused: it asks for {what[:100]}, and only tensors in dictionaries are read; save model.state_dict() instead"
+        f"refused: it asks for {what[:LONGEST_SHOWN]}, and only tensors in dictionaries are read;"
+        " save model.state_dict() instead"
     )
 
 
@@ -210,7 +224,9 @@ def _set(target: Any, items: Any) -> None:
     """Puts pairs into a dictionary; keys are what a comparison cannot make expensive."""
     _instance(target, dict, "SETITEM")
     for key, value in items:
-        target[_instance(key, str | int | float | None, "a key")] = value
+        if isinstance(_instance(key, str | int, "a key"), int) and abs(key) >= LARGEST_KEY:
+            raise _refusal(f"a key of {key:.3g}")
+        target[key] = value
 
 
 def _whole(value: Any) -> int:
@@ -236,7 +252,7 @@ def _storage(identity: Any) -> Storage:
     if len(identity) == 6 and identity[5] is not None:
         _, first, part = _instance(identity[5], tuple, "a part")
         if _whole(first) + _whole(part) > size:
-            raise UserError(f"refused: a part of storage {key!r} is out of its bounds")
+            raise UserError(f"refused: a part of storage {key[:LONGEST_SHOWN]!r} is out of its bounds")
     return Storage(key=key, dtype=STORAGES[kind.name], size=size, first=first, part=part)
 
 

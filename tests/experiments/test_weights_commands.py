@@ -80,6 +80,8 @@ def test_what_cannot_be_converted_is_refused(command, tmp_path, file):
     refused("are of the model 'resnet50', not of 'squeezenet1_1'", input="resnet50.IMAGENET1K_V2")
     refused("is no JSON", others=["--arguments=width=3"])
     refused("must be a JSON object", others=["--arguments=[1]"])
+    refused("must not say model, new_head", others=['--arguments={"new_head": 1, "model": "a"}'])
+    refused("starts with the home of a user", output="~nouser/a.safetensors")
     refused("unknown argument of model", others=['--arguments={"widht": 3}'])
     refused("cannot be written", output=tmp_path / "no folder" / "new.safetensors")
     assert not output.exists()

@@ -5,12 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import traverse_util
-from test_model_table import SMALL
+from small_builds import COMPILED_FAST, SMALL
 
 from cnn_jax import models
 
 CASES = [
-    pytest.param(*row, grow, id=f"{row[0]}-{row[2][0] + grow}", marks=[pytest.mark.slow] * grow)
+    pytest.param(
+        *row, grow, id=f"{row[0]}-{row[2][0] + grow}", marks=[pytest.mark.slow] * (grow or row[0] not in COMPILED_FAST)
+    )
     for row in SMALL
     for grow in (0, 1)
     if (row[0], grow) != ("lenet5_1998", 1)  # It takes images of two sizes only, both even.

@@ -136,6 +136,7 @@ REFERENCES = [
     ("plain44", {**CIFAR}, (32, 32, 3), 658_586, "numbers.md: plain equals the ResNet of equal depth"),
     ("plain56", {**CIFAR}, (32, 32, 3), 853_018, "numbers.md: plain equals the ResNet of equal depth"),
     ("plain110", {**CIFAR}, (32, 32, 3), 1_727_962, "numbers.md: plain equals the ResNet of equal depth"),
+    ("plain1202", {**CIFAR}, (32, 32, 3), 19_421_274, "zoo.json, ResNet-1202: plain equals it"),
     ("preact_resnet_cifar", {**CIFAR, "depth": 11}, (32, 32, 3), preact_resnet_count(1), "layer arithmetic"),
     ("preact_resnet164", {**CIFAR}, (32, 32, 3), preact_resnet_count(18), "layer arithmetic; Table 4: 1.7 M"),
     ("preact_resnet1001", {**CIFAR}, (8, 8, 3), preact_resnet_count(111), "layer arithmetic; Table 4: 10.2 M"),

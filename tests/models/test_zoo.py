@@ -76,7 +76,7 @@ COUNTED_ELSEWHERE = {
     *("mnasnet", "shufflenet_v2"),
     *("preact_resnet_cifar", "preact_resnet164", "preact_resnet1001", "video_resnet"),
     *("resnetv2", "resnetv2_18", "resnetv2_34", "resnetv2_101", "resnetv2_152"),
-    *("plain20", "plain32", "plain44", "plain56", "plain110", "resnet_imagenet"),
+    *("plain20", "plain32", "plain44", "plain56", "plain110", "plain1202", "resnet_imagenet"),
     *("seresnet18", "seresnet34", "seresnet101", "seresnet152", "fcn_resnet", "deeplabv3_resnet"),
 }
 """Models whose numbers stand in REFERENCES of test_parameter_counts.py."""

@@ -9,13 +9,16 @@ import pytest
 from cnn_jax import weights
 from cnn_jax.errors import UserError
 
+GOLDEN_NAMES = {"resnetv2_50": "timm_resnetv2_50", "googlenet": "googlenet_aux"}
+"""Models whose golden references have other names."""
+
 
 @pytest.fixture(scope="module")
 def zeros(golden):
     """`name -> state`: a golden reference's state dict without its values."""
 
     def state(name):
-        _, _, meta = golden.load(name)
+        _, _, meta = golden.load(GOLDEN_NAMES.get(name, name))
         return {key: np.zeros(shape, np.float32) for key, (shape, *_) in meta["tensors"].items()}
 
     return state
@@ -100,3 +103,66 @@ def test_the_stem_adapts_to_the_channels(channels, zeros):
     else:
         for channel in range(channels):
             np.testing.assert_allclose(kernel[:, :, channel], given[:, :, channel % 3] * 3 / channels, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "shape", "message"),
+    [
+        ("squeezenet1_1", "features.0.weight", (64,), r"shapes differ: features\.0\.weight \(64,\)"),
+        (
+            "squeezenet1_1",
+            "features.3.squeeze.weight",
+            (16,),
+            r"squeeze\.weight \(16,\) \(it needs 2 axes\) but params/",
+        ),
+        ("squeezenet1_1", "classifier.1.weight", (0, 512, 1, 1), "and none of size 0"),
+        ("squeezenet1_1", "features.0.weight", (64, 0, 3, 3), "and none of size 0"),
+        ("alexnet", "classifier.1.weight", (4096, 8960), "it needs 2 axes, the second a multiple of 36"),
+        ("resnetv2_50", "head.fc.weight", (1000, 2048), "it needs 4 axes"),
+        ("resnetv2_50", "head.fc.weight", (1000, 2048, 1, 2), "its last 2 axes must be of size 1"),
+    ],
+)
+def test_tensors_of_a_wrong_rank_or_size_are_named(name, key, shape, message, zeros):
+    state = zeros(name)
+    assert key in state
+    with pytest.raises(UserError, match=message) as caught:
+        weights.convert(name, {**state, key: np.zeros(shape, np.float32)})
+    assert "\n" not in str(caught.value)
+
+
+def test_classes_of_0_are_not_the_states(zeros):
+    with pytest.raises(UserError, match="num_classes"):
+        weights.convert("squeezenet1_1", zeros("squeezenet1_1"), num_classes=0)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "bool", "complex64", "U1"])
+def test_what_is_not_of_real_numbers_is_refused(dtype, zeros):
+    state = {**zeros("squeezenet1_1"), "features.0.bias": np.zeros(64, dtype)}
+    with pytest.raises(UserError, match=r"features\.0\.bias has the type .*, not of real numbers"):
+        weights.convert("squeezenet1_1", state)
+
+
+def test_channels_are_summed_in_float32_and_nothing_becomes_infinite(zeros):
+    state = zeros("squeezenet1_1")
+    stem = {**state, "features.0.weight": np.full((64, 3, 3, 3), 60000, np.float16)}
+    variables = weights.convert("squeezenet1_1", stem, in_channels=1)
+    assert float(variables["params"]["backbone"]["stem"]["conv"]["kernel"].max()) == 180000
+    with pytest.raises(UserError, match=r"features\.0\.bias has numbers that float32 cannot hold"):
+        weights.convert("squeezenet1_1", {**state, "features.0.bias": np.full(64, 1e300)})
+
+
+def test_only_all_variables_of_a_model_become_torchs(zeros):
+    with pytest.raises(UserError, match=r"params/backbone/.*params/head/output/kernel are missing"):
+        weights.to_torch("squeezenet1_1", {})
+    variables = weights.convert("resnet18", zeros("resnet18"))
+    with pytest.raises(UserError, match=r"batch_stats/backbone/stem/norm/mean.* are missing$"):
+        weights.to_torch("resnet18", {"params": variables["params"]})
+    with pytest.raises(UserError, match=r"conv3/kernel.* are missing; shapes differ: .*params/.* instead of"):
+        weights.to_torch("resnet50", variables)
+
+
+def test_auxiliary_tensors_that_are_left_out_are_told(zeros, caplog):
+    with caplog.at_level(logging.WARNING):
+        variables = weights.convert("googlenet", zeros("googlenet"))
+    assert not any("auxiliary" in name for name in variables["params"])
+    assert "auxiliary tensors of the weights are left out; auxiliary=True takes them" in caplog.text

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import http.server
 import logging
+import os
 import pathlib
 import threading
 import zipfile
@@ -115,6 +116,41 @@ def test_safetensors_are_written_whole_from_any_memory_layout(tmp_path):
     with pytest.raises(UserError, match="cannot be written"):
         files.write_safetensors(tmp_path / "no folder" / "a.safetensors", arrays, metadata={})
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+def test_written_files_have_the_mode_that_the_umask_says(tmp_path):
+    before = os.umask(0o022)
+    try:
+        files.write_safetensors(tmp_path / "a.safetensors", {"a": np.zeros(1)}, metadata={})
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.safetensors").stat().st_mode & 0o777 == 0o644
+
+
+def test_unfinished_files_have_names_of_their_own(tmp_path):
+    assert files.unfinished(tmp_path / "a") != files.unfinished(tmp_path / "a")
+
+
+@pytest.mark.parametrize("name", ["output/scale", "output"])
+def test_our_names_that_the_model_does_not_have_are_one_line(name, tmp_path, variables):
+    path, key = tmp_path / "weights.safetensors", f"params/head/{name}"
+    files.write_safetensors(path, {**flat(variables), key: np.zeros(3, np.float32)}, metadata={})
+    with pytest.raises(UserError, match=f"none of model '{MODEL}': {key} have no place in it$"):
+        weights.load(MODEL, path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert published(MODEL, tmp_path / "pipe") is None
+    with pytest.raises(UserError, match="is a pipe or device, no file of weights"):
+        weights.load(MODEL, tmp_path / "pipe")
+
+
+def test_names_that_cannot_be_looked_for():
+    with pytest.raises(UserError, match="'~nouser/a' starts with the home of a user who is not known"):
+        weights.load(MODEL, "~nouser/a")
+    with pytest.raises(UserError, match="aaa' is no name of a file: File name too long"):
+        weights.load(MODEL, "a" * 5000)
 
 
 @pytest.mark.parametrize("length", [0, 5, 50, 3_000_000])

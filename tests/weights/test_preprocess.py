@@ -69,10 +69,40 @@ def test_images_are_turned_as_their_exif_orientation_says(tmp_path):
 
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1", "I;16"])
 def test_every_mode_becomes_rgb(mode, tmp_path):
-    image = Image.new("RGB", (5, 4), (10, 200, 30)).convert("L" if mode == "I;16" else mode).convert(mode)
+    if mode == "I;16":
+        image = Image.fromarray(np.full((4, 5), 125 * 257 + 256, np.uint16))
+    else:
+        image = Image.new("RGB", (5, 4), (10, 200, 30)).convert(mode, dither=Image.Dither.NONE)
+    assert image.mode == mode
     path = tmp_path / "image"
     path.write_bytes(encoded(image, "TIFF"))
-    assert read_image(path).shape == (4, 5, 3)
+    read = read_image(path)
+    assert (read.shape, read.dtype) == ((4, 5, 3), np.uint8)
+    # The brightness of the colour is 124; a palette has its nearest colour, and of black and white it is black.
+    grey = {"L": 124, "LA": 124, "I;16": 125, "1": 0}
+    colour = (0, 204, 51) if mode == "P" else (10, 200, 30)
+    expected = (grey[mode],) * 3 if mode in grey else colour
+    assert np.unique(read.reshape(-1, 3), axis=0).tolist() == [list(expected)]
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_images_of_32_bits_are_refused(mode, tmp_path):
+    path = tmp_path / "image.tiff"
+    path.write_bytes(encoded(Image.new(mode, (5, 4)), "TIFF"))
+    with pytest.raises(UserError, match=rf"has 32 bits per pixel \(mode {mode}\); save it with 8 or 16"):
+        read_image(path)
+
+
+def test_images_may_be_as_large_as_pil_allows(tmp_path, monkeypatch, recwarn):
+    assert module.LARGEST_PIXELS == 2 * Image.MAX_IMAGE_PIXELS
+    path = tmp_path / "image.png"
+    path.write_bytes(encoded(Image.new("RGB", (20, 10)), "PNG"))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert read_image(path).shape == (10, 20, 3)
+    assert not recwarn.list
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 99)
+    with pytest.raises(UserError, match="declares more than the 178,956,970 pixels that are allowed"):
+        read_image(path)
 
 
 def test_files_that_are_no_whole_image_are_named(tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnn_jax.errors import UserError
+from cnn_jax.weights import tensor_pickle
 from cnn_jax.weights.pth import MAGIC_NUMBER, read_pth
 
 # Written by torch 2.13, the values by NumPy; bfloat16 is there as its bits.
@@ -185,7 +186,16 @@ ATTACKS = {
         ),
         r"'torch\._utils\._rebuild_tensor_v2\.__globals__\.get_item'",
     ),
-    "a name that is no text": (lambda _: b"\x80\x04K\x01K\x02\x93.", r"'1\.2'"),
+    "a name that is no text": (lambda _: b"\x80\x04K\x01K\x02\x93.", "a name of a int"),
+    "a name of tuples doubled through the memo": (
+        lambda _: b"\x80\x04)\x94" + b"".join(bytes([0x68, i, 0x68, i, 0x86, 0x94]) for i in range(99)) + b"h\x63\x93.",
+        "a name of a tuple",
+    ),
+    "integers of one hash as keys": (
+        lambda _: pickle.dumps({k * (2**61 - 1): 0 for k in range(3)}, 2),
+        "a key of 2.31",
+    ),
+    "a real number as a key": (lambda _: assembled({1.5: 3}), "a key of a float"),
     "inst": (lambda command: b"(S'" + command.encode() + b"'\nios\nsystem\n.", "asks for"),
     "inst without arguments": (lambda _: b"\x80\x02(ios\nsystem\n.", r"'os\.system'"),
     "obj": (lambda _: b"\x80\x02(cos\nsystem\nU\x01xo.", r"'os\.system'"),
@@ -303,6 +313,19 @@ def test_bounds_are_exact(path):
 def test_tensors_that_disagree_about_a_storage_are_refused(path):
     state = {"a": tensor(), "b": tensor(kind="torch IntStorage")}
     refused(archive(path, assembled(state)), "disagree about the type or size of storage '0'")
+
+
+def test_long_keys_of_storages_are_cut(path):
+    refused(archive(path, assembled({"a": tensor(key="k" * 5000)})), "it has no storage 'k{100}'$")
+
+
+@pytest.mark.parametrize("error", [RecursionError, MemoryError])
+def test_what_is_too_deep_or_too_large_is_damaged(error, path, monkeypatch):
+    def fail(stream):
+        raise error("too much")
+
+    monkeypatch.setattr(tensor_pickle, "_run", fail)
+    refused(archive(path, assembled({"a": tensor()})), f"its pickle is damaged .*{error.__name__}: too much")
 
 
 def test_booleans_are_0_or_1(path):

@@ -1,0 +1,23 @@
+"""Names of files as a user gives them."""
+
+import os
+import pathlib
+
+from cnn_jax.errors import UserError
+
+
+def expanded(name: str | os.PathLike[str]) -> pathlib.Path:
+    """The path of a name, with the user's home for a leading `~`.
+
+    Raises:
+      UserError: there is no such home, or the file system cannot look for such a name, such as a very long one.
+    """
+    shown = repr(os.fspath(name)[:200])
+    try:
+        path = pathlib.Path(name).expanduser()
+        path.exists()
+    except RuntimeError:
+        raise UserError(f"{shown} starts with the home of a user who is not known here") from None
+    except OSError as error:
+        raise UserError(f"{shown} is no name of a file: {error.strerror or error}") from None
+    return path

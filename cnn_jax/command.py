@@ -11,10 +11,10 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
-from cnn_jax.cache_home import cache_home
 from cnn_jax.data import decoded
 from cnn_jax.errors import DivergenceError, ProcessLostError, UserError
 from cnn_jax.memory import keep_freed_memory
+from cnn_jax.paths import cache_home
 from cnn_jax.train.config_file import Node, load, override
 
 NO_CACHE, CACHE_FOLDER = "--no-compilation-cache", "JAX_COMPILATION_CACHE_DIR"

@@ -10,9 +10,8 @@ import urllib.request
 from http.client import HTTPException, HTTPResponse
 from typing import IO
 
-from cnn_jax.cache_home import cache_home
 from cnn_jax.errors import UserError
-from cnn_jax.paths import expanded
+from cnn_jax.paths import cache_home, expanded
 from cnn_jax.weights.files import remove, unfinished
 from cnn_jax.weights.pretrained import Pretrained
 

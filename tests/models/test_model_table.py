@@ -22,7 +22,7 @@ def normal(shape, seed=0):
     return jnp.asarray(np.random.default_rng(seed).standard_normal(shape, dtype=np.float32))
 
 
-@PARAMETRIZE
+@pytest.mark.parametrize(("name", "arguments", "image"), slow_but(COMPILED_FAST))
 def test_bfloat16_keeps_parameters_statistics_and_logits_in_float32(name, arguments, image):
     model = models.create(name, num_classes=5, in_channels=image[-1], dtype="bfloat16", **arguments)
     x = jax.ShapeDtypeStruct((2, *image), jnp.float32)

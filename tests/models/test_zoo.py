@@ -1,7 +1,11 @@
 """Parameters and multiply-accumulates of every network that zoo.json counts, as its reference builds it."""
 
+import functools
 import json
+import math
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from cnn_jax import models
@@ -88,19 +92,34 @@ def zoo(repository):
     return json.loads((repository / "tests" / "reference" / "zoo.json").read_text(encoding="utf-8"))["models"]
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in ROWS])
-def test_parameters_and_macs(name, zoo):
+def build(name, reference):
+    """The model of a row, and an image of its reference."""
     model, arguments = ROWS[name]
-    reference = zoo[name]
     channels, *space = reference["input"]
     output = reference["output"]
     classes = (output["out"] if isinstance(output, dict) else output)[1]
-    built = models.create(model, **{"num_classes": classes, "in_channels": channels, **arguments})
+    return models.create(model, **{"num_classes": classes, "in_channels": channels, **arguments}), (*space, channels)
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in ROWS])
+def test_parameters(name, zoo):
+    model, image = build(name, zoo[name])
+    shapes = jax.eval_shape(
+        functools.partial(model.init, train=False), jax.random.key(0), jax.ShapeDtypeStruct((1, *image), jnp.float32)
+    )
+    assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes["params"])) == zoo[name]["params"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ROWS)
+def test_multiply_accumulates(name, zoo):
+    model, image = build(name, zoo[name])
+    output = zoo[name]["output"]
     # torchvision's networks for segmentation compute the auxiliary logits at every call.
     method = "with_auxiliary" if isinstance(output, dict) and "aux" in output else "__call__"
-    totals = summarize(built, (*space, channels), method=method).totals
-    assert totals.parameters == reference["params"]
-    assert abs(totals.macs / (reference["gmacs"] * 1e9) - 1) <= 1e-3
+    totals = summarize(model, image, method=method).totals
+    assert totals.parameters == zoo[name]["params"]
+    assert abs(totals.macs / (zoo[name]["gmacs"] * 1e9) - 1) <= 1e-3
 
 
 def test_every_model_has_a_reference():

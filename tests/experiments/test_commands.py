@@ -187,14 +187,16 @@ def test_the_readme_table_is_what_the_stored_results_say():
 def test_the_readme_config_and_model_work(tmp_path):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    [config_block] = [block for block in blocks if "get_config" in block]
+    [model_block] = [block for block in blocks if "class Stack" in block]
     config = tmp_path / "readme.py"
-    config.write_text(blocks[0], encoding="utf-8")
+    config.write_text(config_block, encoding="utf-8")
     done = run(
         "train.py", f"--config={config}", f"--workdir={tmp_path / 'run'}", *SMALL, "--config.train.duration.steps=8"
     )
     assert done.returncode == 0, done.stderr
     names: dict = {}
-    exec(README_IMPORTS + blocks[1], names)
+    exec(README_IMPORTS + model_block, names)
     model = names["stack"](num_classes=5)
     logits, _ = model.init_with_output(jax.random.key(0), jnp.zeros((2, 8, 8, 3)), train=False)
     assert logits.shape == (2, 5)

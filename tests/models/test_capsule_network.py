@@ -13,6 +13,9 @@ from cnn_jax.losses import margin_loss
 from cnn_jax.methods.summarize import summarize
 from cnn_jax.models.capsules import RoutedCapsules, keep_one, lengths, route, routed_macs, squash
 
+# What every family shares is tested in the fast suite: counts, logits, the table of names.
+pytestmark = pytest.mark.slow
+
 
 def squashed(s):
     """Eq. 1: v = |s|² / (1 + |s|²) · s / |s|."""

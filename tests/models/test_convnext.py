@@ -13,6 +13,9 @@ from cnn_jax.errors import ImageTooSmallError
 from cnn_jax.methods.summarize import summarize
 from cnn_jax.models.convnext import ConvNeXtBlock, ConvNeXtHead, GlobalResponseNorm
 
+# What every family shares is tested in the fast suite: counts, logits, the table of names.
+pytestmark = pytest.mark.slow
+
 STRIDES = {"stem": 4, "stage1": 4, "stage2": 8, "stage3": 16, "stage4": 32}
 SHALLOW = {"blocks": (1, 1, 2, 1), "width": 4}
 

@@ -15,6 +15,9 @@ from cnn_jax.errors import ImageTooSmallError
 from cnn_jax.models.densenet import DenseLayer
 from cnn_jax.nn.conv import he_fan_in
 
+# What every family shares is tested in the fast suite: counts, logits, the table of names.
+pytestmark = pytest.mark.slow
+
 SMALL = {"depth": 10, "growth_rate": 3, "bottleneck": True, "compression": 0.5}
 
 

@@ -16,6 +16,9 @@ from cnn_jax.models.efficientnet import FusedMBConv
 from cnn_jax.models.efficientnet_presets import efficientnet, efficientnet_lite, efficientnet_v2
 from cnn_jax.nn.stochastic_depth import linear_rates
 
+# What every family shares is tested in the fast suite: counts, logits, the table of names.
+pytestmark = pytest.mark.slow
+
 NARROW = {"width_multiplier": 0.1, "depth_multiplier": 0.1}
 STAGES = (2, 4, 8, 16, 16, 32, 32)
 NAMES = [name for name in models.MODELS if name.startswith("efficientnet")]

@@ -11,6 +11,9 @@ from cnn_jax import models
 from cnn_jax.errors import ImageTooSmallError
 from cnn_jax.nn.inception import Convolution, Inception, Style
 
+# What every family shares is tested in the fast suite: counts, logits, the table of names.
+pytestmark = pytest.mark.slow
+
 NARROW = {
     "googlenet": {"width_multiplier": 0.05},
     "inception_v3": {"width_multiplier": 0.05},

@@ -12,6 +12,9 @@ from cnn_jax.errors import ImageTooSmallError
 from cnn_jax.models.mobilenet_v1 import SeparableBlock
 from cnn_jax.models.shufflenet_v2 import ShuffleUnit
 
+# What every family shares is tested in the fast suite: counts, logits, the table of names.
+pytestmark = pytest.mark.slow
+
 NARROW = {"width_multiplier": 0.1}
 NETWORKS = {
     "mnasnet": (NARROW, ("stem", *(f"stage{i}" for i in range(1, 8)), "final"), (2, 2, 4, 8, 16, 16, 32, 32, 32)),

@@ -14,6 +14,9 @@ from cnn_jax.errors import ImageTooSmallError
 from cnn_jax.nn.local_response_norm import LocalResponseNorm
 from cnn_jax.nn.pool import MaxPool
 
+# What every family shares is tested in the fast suite: counts, logits, the table of names.
+pytestmark = pytest.mark.slow
+
 NARROW = {"width_multiplier": 0.1}
 DENSE = {**NARROW, "dense": (12, 10)}
 

@@ -10,6 +10,9 @@ import pytest
 from cnn_jax import models
 from cnn_jax.models.preact_resnet import PreActivationBlock
 
+# What every family shares is tested in the fast suite: counts, logits, the table of names.
+pytestmark = pytest.mark.slow
+
 CIFAR = {"stem": 1, "stage1": 1, "stage2": 2, "stage3": 4}
 IMAGENET = {"stem": 2, "stage1": 4, "stage2": 8, "stage3": 16, "stage4": 32}
 STRIDES = {

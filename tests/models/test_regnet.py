@@ -11,6 +11,9 @@ from cnn_jax import models
 from cnn_jax.errors import ImageTooSmallError
 from cnn_jax.models.regnet import DESIGNS, stages_of
 
+# What every family shares is tested in the fast suite: counts, logits, the table of names.
+pytestmark = pytest.mark.slow
+
 NARROW = {"depth": 4, "initial_width": 8, "slope": 8.0, "step": 2.0, "group_width": 4}
 
 # Radosavovic et al. 2020, Fig. 15 and 16: blocks d_i, widths w_i and group width g.

@@ -11,6 +11,9 @@ import pytest
 from cnn_jax import models
 from cnn_jax.models.resnet import Block
 
+# What every family shares is tested in the fast suite: counts, logits, the table of names.
+pytestmark = pytest.mark.slow
+
 # Xie et al. 2017, Table 1 (32×4d), and torchvision's table: channels of the 3×3 convolution in stages 1 to 4, and of
 # one of its groups.
 INNER = {

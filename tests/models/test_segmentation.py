@@ -12,6 +12,9 @@ from cnn_jax.errors import ImageTooSmallError, UserError
 from cnn_jax.nn.segmentation_heads import DeepLabHead, FCNHead
 from cnn_jax.ops.resample import resize_linear
 
+# What every family shares is tested in the fast suite: counts, logits, the table of names.
+pytestmark = pytest.mark.slow
+
 NARROW = {
     "fcn_resnet": {"num_classes": 5, "depth": 14, "width": 4},
     "deeplabv3_resnet": {"num_classes": 5, "depth": 14, "width": 4, "head_width": 8, "rates": (1, 2)},

@@ -12,6 +12,9 @@ from cnn_jax import models
 from cnn_jax.errors import ImageTooSmallError
 from cnn_jax.models.squeezenet import Fire
 
+# What every family shares is tested in the fast suite: counts, logits, the table of names.
+pytestmark = pytest.mark.slow
+
 STEMS = {"1_0": 7, "1_1": 3}
 
 

@@ -10,6 +10,9 @@ import pytest
 from cnn_jax import models
 from cnn_jax.errors import UserError
 
+# What every family shares is tested in the fast suite: counts, logits, the table of names.
+pytestmark = pytest.mark.slow
+
 SPACE = {"stem": 2, "stage1": 2, "stage2": 4, "stage3": 8, "stage4": 16}
 TIME = {"stem": 1, "stage1": 1, "stage2": 2, "stage3": 4, "stage4": 8}
 STRIDES = {"r3d_18": TIME, "mc3_18": dict.fromkeys(TIME, 1), "r2plus1d_18": TIME}

@@ -11,6 +11,9 @@ from cnn_jax import models
 from cnn_jax.errors import ImageTooSmallError
 from cnn_jax.models.xception import XceptionBlock
 
+# What every family shares is tested in the fast suite: counts, logits, the table of names.
+pytestmark = pytest.mark.slow
+
 NARROW = {"num_classes": 5, "in_channels": 2, "width_multiplier": 0.05, "middle_blocks": 1}
 
 

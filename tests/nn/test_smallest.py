@@ -14,7 +14,10 @@ from cnn_jax.nn.smallest import smallest_image
 SMALLEST = [("alexnet", 63), ("vgg11", 32), ("inception_v3", 75), ("resnet18", 1), ("lenet5_1998", 28)]
 
 
-@pytest.mark.parametrize(("name", "size"), SMALLEST)
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [pytest.param(*row, marks=[pytest.mark.slow] if row[0] == "inception_v3" else []) for row in SMALLEST],
+)
 def test_the_smallest_image_and_no_smaller_one(name, size):
     channels = 1 if name.startswith("lenet") else 3
     model = models.create(name, num_classes=3, in_channels=channels)

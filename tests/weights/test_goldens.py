@@ -170,7 +170,10 @@ def test_logits_equal_the_reference(name, golden):
     assert set(row.taps) <= set(maps)
 
 
-@pytest.mark.parametrize("name", GOLDENS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in ("alexnet", "resnet18") else [pytest.mark.slow]) for name in GOLDENS],
+)
 def test_the_way_back_is_exact(name, golden):
     row = GOLDENS[name]
     _, _, meta = golden.load(name)

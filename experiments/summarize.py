@@ -53,7 +53,7 @@ ZOO_NOTES = (
     "Receptive field and stride: of the last feature map, in pixels per axis of the image.",
     "Smallest image: pixels along every axis.",
     "Top-1: the best published accuracy in percent (ImageNet-1K; video: Kinetics-400), with these weights, as their"
-    " publishers measured it; not ours.",
+    " publishers measured it, on images of the size that the weights ask for, which can be another one; not ours.",
     "Logits: proven equal to the reference implementation's with converted weights (`tests/weights/test_goldens.py`).",
 )
 

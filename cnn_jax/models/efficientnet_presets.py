@@ -58,7 +58,7 @@ def efficientnet(
       width_multiplier: of all channels, see `scaled_channels`; None: the scale's, from 1.0 to 2.0.
       depth_multiplier: of all stages' blocks, rounded up; None: the scale's, from 1.0 to 3.1.
       activation: a key of `nn.activation.ACTIVATIONS`.
-      norm: "batch", "batch_unbiased", "group", "layer" or "none".
+      norm: a key of `nn.norm.NORMS`.
       dropout_rate: share of the pooled features that training sets to 0; None: the scale's, from 0.2 to 0.5.
       stochastic_depth_rate: of the last residual branches; that of the others grows linearly from 0.
       dtype: compute type, "float32" or "bfloat16".
@@ -112,7 +112,7 @@ def efficientnet_lite(
       width_multiplier: of the stages' channels, see `scaled_channels`; None: the scale's, from 1.0 to 1.4.
       depth_multiplier: of the blocks of stages 2 to 6, rounded up; None: the scale's, from 1.0 to 1.8.
       activation: a key of `nn.activation.ACTIVATIONS`.
-      norm: "batch", "batch_unbiased", "group", "layer" or "none".
+      norm: a key of `nn.norm.NORMS`.
       dropout_rate: share of the pooled features that training sets to 0; None: the scale's, 0.2 or 0.3.
       stochastic_depth_rate: of the last residual branches; that of the others grows linearly from 0.
       dtype: compute type, "float32" or "bfloat16".
@@ -173,7 +173,7 @@ def efficientnet_v2(
       width_multiplier: of all channels, see `scaled_channels`.
       depth_multiplier: of all stages' blocks, rounded up.
       activation: a key of `nn.activation.ACTIVATIONS`.
-      norm: "batch", "batch_unbiased", "group", "layer" or "none".
+      norm: a key of `nn.norm.NORMS`.
       dropout_rate: share of the pooled features that training sets to 0; None: the size's, 0.2, 0.3 or 0.4.
       stochastic_depth_rate: of the last residual branches; that of the others grows linearly from 0.
       dtype: compute type, "float32" or "bfloat16".

@@ -96,7 +96,7 @@ def mnasnet(
       width_multiplier: of the channels, rounded to multiples of 8; also of the stem, as in torchvision since 0.5, but
         not of the last convolution.
       activation: a key of `nn.activation.ACTIVATIONS`.
-      norm: "batch", "batch_unbiased", "group", "layer" or "none".
+      norm: a key of `nn.norm.NORMS`.
       dropout_rate: share of the pooled features that training sets to 0.
       dtype: compute type, "float32" or "bfloat16".
 

@@ -113,7 +113,7 @@ def mobilenet_v1(
       in_channels: channels of the images.
       width_multiplier: alpha of Section 3.3, of the channels, rounded to multiples of 8.
       activation: a key of `nn.activation.ACTIVATIONS`.
-      norm: "batch", "batch_unbiased", "group", "layer" or "none".
+      norm: a key of `nn.norm.NORMS`.
       dropout_rate: share of the pooled features that training sets to 0.
       dtype: compute type, "float32" or "bfloat16".
 

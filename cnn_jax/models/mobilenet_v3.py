@@ -127,7 +127,7 @@ def mobilenet_v3(
       width_multiplier: of all channels, rounded to multiples of 8; also of the last convolution and the hidden layer,
         as in torchvision.
       activation: a key of `nn.activation.ACTIVATIONS`, where the tables have hard-swish; elsewhere it is ReLU.
-      norm: "batch", "batch_unbiased", "group", "layer" or "none".
+      norm: a key of `nn.norm.NORMS`.
       dropout_rate: share of the hidden units behind the pool that training sets to 0.
       dtype: compute type, "float32" or "bfloat16".
 

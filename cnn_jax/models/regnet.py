@@ -220,7 +220,7 @@ def regnet(
       squeeze_ratio: hidden channels of a block's squeeze and excitation / channels of its input: 0.25 in RegNetY, 0
         (none) in RegNetX.
       activation: a key of `nn.activation.ACTIVATIONS`.
-      norm: "batch", "batch_unbiased", "group", "layer" or "none".
+      norm: a key of `nn.norm.NORMS`.
       dropout_rate: share of the pooled features that training sets to 0.
       dtype: compute type, "float32" or "bfloat16".
 

@@ -53,7 +53,7 @@ def resnet_cifar(
         network).
       width: channels of the first stage; the others have two and four times as many.
       activation: a key of `nn.activation.ACTIVATIONS`.
-      norm: "batch", "batch_unbiased", "group", "layer" or "none".
+      norm: a key of `nn.norm.NORMS`.
       zero_init_residual: each block starts as its shortcut (Goyal et al. 2017, Section 5.1).
       dropout_rate: share of the pooled features that training sets to 0.
       dtype: compute type, "float32" or "bfloat16".
@@ -123,7 +123,7 @@ def resnet_imagenet(
       output_stride: no feature map's stride is larger; bottlenecks are dilated instead (Chen et al. 2017, Section
         3.1), 8 or 16 for segmentation. None is no limit.
       activation: a key of `nn.activation.ACTIVATIONS`.
-      norm: "batch", "batch_unbiased", "group", "layer" or "none".
+      norm: a key of `nn.norm.NORMS`.
       zero_init_residual: each block starts as its shortcut (Goyal et al. 2017, Section 5.1).
       dropout_rate: share of the pooled features that training sets to 0.
       dtype: compute type, "float32" or "bfloat16".

@@ -50,7 +50,7 @@ def fcn_resnet(
       auxiliary: a second head for training, on "stage3", with parameters under "auxiliary1". It changes nothing in a
         call; `with_auxiliary` returns its logits too. torchvision's pretrained weights have it.
       activation: a key of `nn.activation.ACTIVATIONS`.
-      norm: "batch", "batch_unbiased", "group", "layer" or "none".
+      norm: a key of `nn.norm.NORMS`.
       dropout_rate: share of the head's hidden values that training sets to 0.
       auxiliary_dropout_rate: the same for the auxiliary head.
       dtype: compute type, "float32" or "bfloat16".
@@ -109,7 +109,7 @@ def deeplabv3_resnet(
       auxiliary: a second head for training, an FCN's on "stage3", with parameters under "auxiliary1"; as in
         `fcn_resnet`.
       activation: a key of `nn.activation.ACTIVATIONS`.
-      norm: "batch", "batch_unbiased", "group", "layer" or "none".
+      norm: a key of `nn.norm.NORMS`.
       dropout_rate: share of the values behind the parallel convolutions that training sets to 0.
       auxiliary_dropout_rate: the same for the auxiliary head's hidden values.
       dtype: compute type, "float32" or "bfloat16".

@@ -138,7 +138,7 @@ def shufflenet_v2(
       blocks: units of each stage; each stage has stride 2.
       channels: of each stage, even numbers, and of the last convolution.
       activation: a key of `nn.activation.ACTIVATIONS`.
-      norm: "batch", "batch_unbiased", "group", "layer" or "none".
+      norm: a key of `nn.norm.NORMS`.
       dropout_rate: share of the pooled features that training sets to 0.
       dtype: compute type, "float32" or "bfloat16".
 

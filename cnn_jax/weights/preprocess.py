@@ -2,7 +2,9 @@
 
 import dataclasses
 import pathlib
+import struct
 import warnings
+import zlib
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -10,6 +12,11 @@ from jaxtyping import Float, UInt8
 from cnn_jax.errors import UserError
 
 INTERPOLATIONS = ("bilinear", "bicubic")
+DAMAGED = (
+    *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, RuntimeError, SyntaxError),
+    *(TypeError, ValueError, struct.error, zlib.error),
+)
+"""What Pillow's decoders raise for damaged files, besides OSError."""
 LARGEST_PIXELS = 178_956_970
 """Pixels that an image may have, as PIL has it: a small file can declare more than the memory holds."""
 STEPS_OF_16_BITS = 257
@@ -73,8 +80,9 @@ def read_image(path: pathlib.Path) -> UInt8[np.ndarray, "h w 3"]:
         raise UserError(f"{str(path)!r} is no image, or of an unknown format") from None
     except OSError as error:
         raise UserError(f"{str(path)!r} cannot be read: {error.strerror or error}") from None
-    except Exception as error:  # noqa: BLE001 - decoders raise errors of a dozen kinds for damaged files
-        raise UserError(f"{str(path)!r} is damaged ({type(error).__name__}: {error})") from None
+    except DAMAGED as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise UserError(f"{str(path)!r} is damaged ({reason})") from None
 
 
 def preprocess(pixels: UInt8[np.ndarray, "h w c"], how: Preprocessing) -> Float[np.ndarray, "H W c"]:

@@ -8,6 +8,10 @@ class UserError(ValueError):
     """Bad input: the message is one line that names the offending value and the fix."""
 
 
+class CorruptImageError(UserError):
+    """An image of a data set cannot be read; the message names it. A stream may skip it and count it."""
+
+
 class ImageTooSmallError(UserError):
     """An image has fewer pixels along an axis than a layer needs; the whole network adds the smallest size."""
 

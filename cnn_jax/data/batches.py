@@ -1,43 +1,12 @@
 """Which examples make a batch: a pure function of (seed, step) for training, and an exact cover for evaluation."""
 
-import functools
 from collections.abc import Iterator
 
-import jax
 import numpy as np
-from jaxtyping import Array, Int, Key, UInt32
+from jaxtyping import Int
 
+from cnn_jax.data.order import epoch_order_on_host
 from cnn_jax.data.sources import LabelledImages
-from cnn_jax.ops.random import named_key
-
-
-def epoch_order(key: Key[Array, ""], epoch: Int[Array, ""], *, examples: int) -> Int[Array, "N"]:
-    """The order of the examples in one epoch: a permutation that depends on (key, epoch) alone.
-
-    Args:
-      key: the run's key.
-      epoch: counted from 0.
-      examples: N.
-
-    Example:
-      >>> import jax, jax.numpy as jnp
-      >>> sorted(epoch_order(jax.random.key(0), jnp.int32(3), examples=5).tolist())
-      [0, 1, 2, 3, 4]
-    """
-    return jax.random.permutation(jax.random.fold_in(named_key(key, "order"), epoch), examples)
-
-
-@functools.partial(jax.jit, static_argnames="examples")
-def _order_of_seed(seed: UInt32[Array, ""], epoch: Int[Array, ""], *, examples: int) -> Int[Array, "N"]:
-    return epoch_order(jax.random.key(seed), epoch, examples=examples)
-
-
-@functools.lru_cache(maxsize=4)
-def _order_on_host(seed: int, epoch: int, examples: int) -> Int[np.ndarray, "N"]:
-    # Transfers are spelled out: none may hide in the training loop.
-    order = jax.device_get(_order_of_seed(*jax.device_put((np.uint32(seed), np.int32(epoch))), examples=examples))
-    order.flags.writeable = False  # the cache hands out the same array again
-    return order
 
 
 def training_batch(
@@ -63,7 +32,7 @@ def training_batch(
     position = step * batch_size + (np.arange(batch_size, dtype=np.int64) if rows is None else rows)
     epoch, offset = np.divmod(position, len(data))
     index = np.concatenate(
-        [_order_on_host(seed, int(e), len(data))[offset[epoch == e]] for e in range(int(epoch[0]), int(epoch[-1]) + 1)]
+        [epoch_order_on_host(seed, int(e), len(data))[offset[epoch == e]] for e in range(int(epoch[0]), int(epoch[-1]) + 1)]
     )
     return {
         "image": data.images[index],

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Key
 
-from cnn_jax.data.batches import epoch_order
+from cnn_jax.data.order import epoch_order
 from cnn_jax.errors import UserError
 from cnn_jax.types import Batch
 

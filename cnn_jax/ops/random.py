@@ -19,7 +19,12 @@ def named_key(key: Key[Array, ""], purpose: str) -> Key[Array, ""]:
       >>> bool((jax.random.key_data(a) == jax.random.key_data(b)).all())
       False
     """
-    return jax.random.fold_in(key, zlib.crc32(purpose.encode()))
+    return jax.random.fold_in(key, purpose_number(purpose))
+
+
+def purpose_number(purpose: str) -> int:
+    """What `named_key` folds in, for generators outside JAX."""
+    return zlib.crc32(purpose.encode())
 
 
 def example_keys(key: Key[Array, ""], epoch: Int[Array, "B"], example: Int[Array, "B"]) -> Key[Array, "B"]:

@@ -12,10 +12,10 @@ import numpy as np
 import optax
 from jaxtyping import Array, Key
 
-from cnn_jax.data.augment import evaluation_transform, training_transform
 from cnn_jax.data.batches import evaluation_batches, training_batch
 from cnn_jax.data.resident import epoch_orders
 from cnn_jax.data.sources import LabelledImages
+from cnn_jax.data.transform import evaluation_transform, training_transform
 from cnn_jax.tasks.task import Task
 from cnn_jax.train.compiler import compiler_options, creation_options
 from cnn_jax.train.config import Config

@@ -23,6 +23,7 @@ TINY = Case(model="lenet5", image=(28, 28, 1), batch_size=4)
 QUICK = Protocol(rounds=2, turn_seconds=0.01, row_seconds=0.0)
 
 
+@pytest.mark.slow
 def test_a_runner_takes_the_steps_of_a_run():
     experiment = make_experiment(TINY)
     for mode in ("train", "forward"):
@@ -41,6 +42,7 @@ def test_overrides_reach_the_experiment():
         make_experiment(TINY, overrides=("--config.model.dtpye=bfloat16",))
 
 
+@pytest.mark.slow
 def test_a_row_against_plain_settings():
     lines = []
     ours = our_side(overrides=("--config.optimizer.momentum=0.5",))
@@ -71,12 +73,14 @@ def test_different_networks_are_refused():
         list(measure([(TINY, ("train",))], ours=our_side(), peer=peer, protocol=QUICK, say=print))
 
 
+@pytest.mark.slow
 def test_other_batches_than_the_peers_are_refused():
     ours = our_side(overrides=("--config.data.batch_size=8",))
     with pytest.raises(UserError, match=r"the sides differ, batch_size: {'ours': 8, 'peer': 4}"):
         list(measure([(TINY, ("train",))], ours=ours, peer=our_side(), protocol=QUICK, say=print))
 
 
+@pytest.mark.slow
 def test_a_worker_that_fails_is_one_line():
     for override, line in (("--config.model.dtpye=x", "dtpye"), ("--config.data.resident=true", "benchmark.py runs")):
         ours = our_side(overrides=(override,))

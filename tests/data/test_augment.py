@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_jax.data.augment import normalise, random_crop, random_flip, to_float, training_transform
+from cnn_jax.data.augment import random_crop, random_flip
 from cnn_jax.data.batches import training_batch
 from cnn_jax.data.sources import open_source
+from cnn_jax.data.transform import normalise, to_float, training_transform
 
 
 @pytest.fixture(scope="module")

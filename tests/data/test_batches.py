@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnn_jax.data.batches import epoch_order, evaluation_batches, training_batch
+from cnn_jax.data.batches import evaluation_batches, training_batch
+from cnn_jax.data.order import epoch_order, epoch_order_on_host
 from cnn_jax.data.sources import LabelledImages
 
 
@@ -63,3 +64,12 @@ def test_evaluation_counts_each_example_once(batch_size, multiple_of):
     np.testing.assert_array_equal(real, data.images)
     # A large batch size must not make a batch of padding.
     assert max(len(batch["mask"]) for batch in batches) < 360 + multiple_of
+
+
+@pytest.mark.parametrize("examples", [1, 2, 3, 1000, 1626])
+def test_the_host_computes_the_order_of_the_device(examples):
+    for seed, epoch in [(0, 0), (0, 1), (7, 2), (2**32 - 1, 0), (123_456_789, 2**31 - 1)]:
+        device = epoch_order(jax.random.key(np.uint32(seed)), jnp.int32(epoch), examples=examples)
+        host = epoch_order_on_host(seed, epoch, examples)
+        np.testing.assert_array_equal(host, device)
+        assert host.dtype == device.dtype

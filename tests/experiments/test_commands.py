@@ -211,6 +211,7 @@ def test_every_guarantee_names_a_test_that_exists():
         assert f"def {name}(" in written, name
 
 
+@pytest.mark.slow
 def test_slices_and_steps_have_files_of_their_own(workdir, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "experiments")
     evaluate = importlib.import_module("evaluate")

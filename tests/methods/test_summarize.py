@@ -33,6 +33,7 @@ FIELDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FIELDS)
 def test_imagenet_resnets_equal_the_reference(name, repository):
     reference = json.loads((repository / "tests/reference/zoo.json").read_text())["models"][name]

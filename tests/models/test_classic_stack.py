@@ -114,6 +114,7 @@ def test_activations_with_norms_and_the_other_choices_in_turn(activation, norm, 
     )
 
 
+@pytest.mark.slow
 def test_every_combination_builds():
     choices = itertools.product(ACTIVATIONS, NORMS, NORM_POSITIONS, (*POOLS, "none"), PADDINGS, FINAL_POOLS)
     # Every 29th of the 1920, a step with which every pair of choices occurs.

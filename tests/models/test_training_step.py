@@ -21,11 +21,6 @@ NETWORKS = {
 }
 """Names in training_step/, which are ours too, and arguments."""
 
-FAST = ("resnet18",)
-PARAMETRIZE = pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name in FAST else [pytest.mark.slow]) for name in NETWORKS]
-)
-
 
 @pytest.fixture(scope="module")
 def reference(repository):
@@ -83,7 +78,8 @@ def step(reference, name, dtype, loss_function):
     )
 
 
-@PARAMETRIZE
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
 def test_a_step_is_torchs_in_float64(name, reference, in_float64):
     loss, gradients, statistics, meta = step(reference, name, "float64", mean_cross_entropy)
     assert abs(loss / meta["loss"] - 1) <= 1e-12

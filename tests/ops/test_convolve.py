@@ -94,7 +94,9 @@ def test_values_and_derivatives_equal_those_of_xla(name, channels):
     assert_close(ours, theirs, 2e-6)
 
 
-@pytest.mark.parametrize(("dtype", "bound"), [(jnp.bfloat16, 0.03), (jnp.float16, 0.005)])
+@pytest.mark.parametrize(
+    ("dtype", "bound"), [(jnp.bfloat16, 0.03), pytest.param(jnp.float16, 0.005, marks=pytest.mark.slow)]
+)
 def test_half_precision_keeps_its_type(dtype, bound):
     x, kernel = inputs((6, 6), (3, 3), dtype=dtype)
     geometry = {"stride": (1, 1), "padding": ((1, 1), (1, 1)), "dilation": (1, 1)}
@@ -105,6 +107,7 @@ def test_half_precision_keeps_its_type(dtype, bound):
 
 
 # Rows of the result: one sum of all, two of 16, and three of 13, the last of which has two rows less.
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [5, 32, 37])
 def test_a_large_batch_of_a_depthwise_convolution_is_summed_in_parts(rows):
     x, kernel = inputs((rows, 6), (3, 3), batch=48, features=4, groups=4)

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_jax.data.augment import evaluation_transform
 from cnn_jax.data.batches import training_batch
 from cnn_jax.data.sources import Source, open_source
+from cnn_jax.data.transform import evaluation_transform
 from cnn_jax.errors import UserError
 from cnn_jax.losses import DIVIDED_BY_WEIGHTS, LOSSES
 from cnn_jax.models import create

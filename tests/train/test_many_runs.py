@@ -131,6 +131,7 @@ def test_runs_divided_over_devices_are_those_of_one_device(small_config, mode):
     assert not np.array_equal(*(state.params["head"]["output"]["kernel"] for state in one[0][:2]))
 
 
+@pytest.mark.slow
 def test_between_dispatches_nothing_moves_and_nothing_compiles(small_config):
     _, configs = split_runs({**small_config, "runs": {"vary": {"seed": (0, 1)}}})
     experiments = build_runs(configs)
@@ -171,6 +172,7 @@ def test_killed_runs_go_on_together_from_the_last_step_that_all_have(vectorised,
         train_many(config, tmp_path / "cut")
 
 
+@pytest.mark.slow
 def test_one_diverged_run_stops_no_other(small_config, tmp_path):
     rates = (1e15, 0.05)  # the first step is finite, so that there is a checkpoint to keep
     settings = {**small_config["train"], "save_every": {"steps": 1}, "steps_per_dispatch": 1, "ema": None}

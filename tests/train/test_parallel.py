@@ -113,7 +113,9 @@ def difference(a, b):
     return max(float(np.abs(np.asarray(x, np.float64) - y).max()) for x, y in pairs)
 
 
-@pytest.mark.parametrize("mode", ["data", "sharded", "mixed"])
+@pytest.mark.parametrize(
+    "mode", ["mixed", *(pytest.param(mode, marks=pytest.mark.slow) for mode in ("data", "sharded"))]
+)
 def test_jit_over_a_mesh_gives_the_state_and_the_metrics_of_one_device(mode):
     one, many = trained(ONE), trained(MODES[mode])
     assert difference(one.state, many.state) < 2e-6
@@ -121,6 +123,7 @@ def test_jit_over_a_mesh_gives_the_state_and_the_metrics_of_one_device(mode):
     assert int(many.pending.states["accuracy"]["count"]) == 96
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_without_batch_norm_every_mode_and_accumulation_give_the_state_of_one_device(mode):
     one = trained(ONE, norm="none")
@@ -203,6 +206,7 @@ def test_our_mode_pmap_is_jax_pmap_bit_for_bit():
     assert difference(found, expected) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dropout_rate", "low", "high"), [(0.0, 0.0, 1e-6), (0.5, 1e-4, 10.0)])
 def test_dropout_differs_between_devices(dropout_rate, low, high):
     # Eight devices with the same four examples: only what is random on each can tell them from one.
@@ -288,7 +292,9 @@ def test_rules_keep_whole_what_they_name_and_what_is_small():
     assert not backbone["stage2"]["conv"]["kernel"].sharding.is_fully_replicated  # 1,152 elements
 
 
-@pytest.mark.parametrize("saved", ["data", "sharded", "per device"])
+@pytest.mark.parametrize(
+    "saved", ["sharded", *(pytest.param(mode, marks=pytest.mark.slow) for mode in ("data", "per device"))]
+)
 def test_a_checkpoint_of_any_mode_is_restored_by_every_other(saved, tmp_path):
     run = trained(MODES[saved])
     writer = Checkpoints(tmp_path, keep=1)

@@ -81,6 +81,7 @@ def test_the_same_config_and_seed_give_the_same_log_and_state(finished, session_
     assert leaves(experiment, tmp_path / "again", 8) == leaves(experiment, directory, 8)
 
 
+@pytest.mark.slow
 def test_another_seed_gives_another_run(finished, session_tiny_config, tmp_path):
     directory, _ = finished
     train({**session_tiny_config, "seed": 4}, tmp_path / "other")
@@ -122,6 +123,7 @@ def test_a_finished_run_is_left_as_it_is(finished, session_tiny_config):
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
+@pytest.mark.slow
 def test_eight_devices_give_the_losses_of_one(finished, session_tiny_config, tmp_path):
     directory, _ = finished
     train({**session_tiny_config, "parallel": {"devices": 8}}, tmp_path / "eight")
@@ -160,6 +162,7 @@ def test_evaluation_agrees_with_an_independent_count(finished, session_tiny_conf
     assert result["metrics"]["test/accuracy"] == pytest.approx(accuracy)
 
 
+@pytest.mark.slow
 def test_accumulation_in_the_loop_changes_nothing_without_batch_norm(session_tiny_config, tmp_path):
     model = {**session_tiny_config["model"], "norm": "none", "dropout_rate": 0.0}
     logs = []
@@ -381,6 +384,7 @@ def test_a_damaged_line_in_the_middle_of_the_log_is_named(tmp_path):
     assert read_rows(log) == [{"step": 1}, {"step": 2}]
 
 
+@pytest.mark.slow
 def test_a_run_continues_on_another_number_of_devices(finished, session_tiny_config, tmp_path):
     directory, result = finished
     cut = tmp_path / "cut"
@@ -433,6 +437,7 @@ def test_a_path_that_is_no_writable_directory_is_refused(tiny_config, tmp_path):
             train(tiny_config, path)
 
 
+@pytest.mark.slow
 def test_a_lost_log_is_told_and_the_run_goes_on(finished, session_tiny_config, tmp_path, capsys):
     shutil.copytree(finished[0], tmp_path / "copy")
     for name in ("result.json", "metrics.jsonl"):
@@ -512,6 +517,7 @@ def test_other_data_are_refused_on_resuming(finished, session_tiny_config, tmp_p
         train(session_tiny_config, tmp_path / "copy", resume=True)
 
 
+@pytest.mark.slow
 def test_one_session_with_uncommitted_changes_makes_the_result_dirty(finished, session_tiny_config, tmp_path):
     shutil.copytree(finished[0], tmp_path / "copy")
     (tmp_path / "copy" / "result.json").unlink()

@@ -8,9 +8,9 @@ import numpy as np
 import optax
 import pytest
 
-from cnn_jax.data.augment import evaluation_transform
 from cnn_jax.data.batches import training_batch
 from cnn_jax.data.sources import open_source
+from cnn_jax.data.transform import evaluation_transform
 from cnn_jax.losses import softmax_cross_entropy
 from cnn_jax.models import create
 from cnn_jax.tasks import Classification

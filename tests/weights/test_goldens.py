@@ -172,7 +172,7 @@ def test_logits_equal_the_reference(name, golden):
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[] if name in ("alexnet", "resnet18") else [pytest.mark.slow]) for name in GOLDENS],
+    [pytest.param(name, marks=[] if name == "resnet18" else [pytest.mark.slow]) for name in GOLDENS],
 )
 def test_the_way_back_is_exact(name, golden):
     row = GOLDENS[name]

@@ -12,6 +12,7 @@ import flax.linen as nn
 from cnn_jax.nn.activation import require_activation
 from cnn_jax.nn.channels import require_width_multiplier
 from cnn_jax.nn.checks import require_classifier, require_known, require_positive
+from cnn_jax.nn.conv import torch_uniform
 from cnn_jax.nn.conv_stages import ConvStages, Layer, Stage, widened
 from cnn_jax.nn.heads import Classifier, DenseHead
 from cnn_jax.nn.norm import BATCH_NORMS, NORMS
@@ -36,9 +37,6 @@ TWO_GROUPS = (
 
 BINS = 6
 """Bins per axis that the dense layers see: what the paper's image has left behind three pools."""
-
-uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-"""Uniform in ±1 / √fan-in: torch's default, which torchvision leaves as it is."""
 
 gaussian = nn.initializers.normal(0.01)
 """Normal with deviation 0.01 (Krizhevsky et al. 2012, Section 5)."""
@@ -84,7 +82,7 @@ def alexnet(
             activation=activation,
             norm=norm,
             use_bias=norm not in BATCH_NORMS,
-            kernel_init=uniform,
+            kernel_init=torch_uniform,
             dtype=dtype,
         ),
         head=DenseHead(
@@ -95,8 +93,8 @@ def alexnet(
             dropout_first=True,
             bins=BINS,
             dtype=dtype,
-            kernel_init=uniform,
-            output_init=uniform,
+            kernel_init=torch_uniform,
+            output_init=torch_uniform,
         ),
         in_channels=in_channels,
     )

@@ -87,8 +87,8 @@ def mnasnet(
 ) -> Classifier:
     """MNASNet-B1, the searched network without squeeze-and-excitation, for any number of space axes.
 
-    Input `[B, *space, in_channels]`, logits `[B, num_classes]`. Norms have momentum 0.9997. Kernels start as He et al.
-    2015 (Eq. 14, fan-out), as in torchvision. With 1000 classes it has 4,383,312 parameters.
+    Input `[B, *space, in_channels]`, logits `[B, num_classes]`. Norms have momentum 0.9997. Kernels of convolutions
+    start as He et al. 2015 (Eq. 14, fan-out), as in torchvision. With 1000 classes it has 4,383,312 parameters.
 
     Args:
       num_classes: K.

@@ -117,8 +117,8 @@ def mobilenet_v3(
     """MobileNetV3-Large and -Small (Tables 1 and 2) for any number of space axes.
 
     Input `[B, *space, in_channels]`, logits `[B, num_classes]`. Norms have epsilon 1e-3 and momentum 0.99. Kernels
-    start as He et al. 2015 (Eq. 14, fan-out), as in torchvision. With 1000 classes they have 5,483,032 and 2,542,856
-    parameters.
+    of convolutions start as He et al. 2015 (Eq. 14, fan-out), as in torchvision. With 1000 classes they have 5,483,032
+    and 2,542,856 parameters.
 
     Args:
       num_classes: K.

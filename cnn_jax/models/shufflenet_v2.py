@@ -10,6 +10,7 @@ from cnn_jax.errors import UserError
 from cnn_jax.nn.activation import require_activation
 from cnn_jax.nn.blocks import ConvNormAct
 from cnn_jax.nn.checks import require_classifier, require_known, require_positive
+from cnn_jax.nn.conv import torch_uniform
 from cnn_jax.nn.heads import Classifier, PooledHead
 from cnn_jax.nn.norm import NORMS
 from cnn_jax.nn.pool import MaxPool
@@ -23,9 +24,6 @@ CHANNELS = {
     "x2_0": (244, 488, 976, 2048),
 }
 """Channels of the stages and of the last convolution, by width: Table 5."""
-
-kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-"""Uniform with variance 1 / (3 fan-in): what torch does unless told, and torchvision's ShuffleNetV2 tells nothing."""
 
 
 class ShuffleUnit(nn.Module):
@@ -112,7 +110,7 @@ class ShuffleNetV2(nn.Module):
 
 def _conv_norm_act(norm: str, dtype: str) -> functools.partial:
     """`ConvNormAct` with what all convolutions of the network share."""
-    return functools.partial(ConvNormAct, use_bias=norm == "none", norm=norm, kernel_init=kernel_init, dtype=dtype)
+    return functools.partial(ConvNormAct, use_bias=norm == "none", norm=norm, kernel_init=torch_uniform, dtype=dtype)
 
 
 def shufflenet_v2(

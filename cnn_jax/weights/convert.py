@@ -96,7 +96,7 @@ def convert(
         assert new_head is not None
         converted |= _initial(model, name, new_head, renewed)
     places = {entry[0] for entry in keys.values() if entry is not None}
-    left_out = sum(key not in places and key_map.auxiliary(key) for key in state)
+    left_out = sum(key not in places and key_map.is_auxiliary(key) for key in state)
     if left_out:
         logger.warning("%d auxiliary tensors of the weights are left out; auxiliary=True takes them", left_out)
     return traverse_util.unflatten_dict({path: converted[path] for path in wanted}, sep="/")
@@ -127,7 +127,7 @@ def flat_to_torch(name: str, flat: Mapping[str, Any], **arguments: Any) -> dict[
     """
     key_map = key_map_of(name)
     entries = key_map.keys(flat).values()
-    if any(entry is not None and key_map.auxiliary(entry[0]) for entry in entries):
+    if any(entry is not None and key_map.is_auxiliary(entry[0]) for entry in entries):
         arguments = {**arguments, "auxiliary": True}
     num_classes = _size(flat, f"params/{key_map.heads[0]}/kernel", -1) or 1
     in_channels = _size(flat, f"params/{key_map.stem}/kernel", -2) or 3

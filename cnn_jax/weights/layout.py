@@ -65,7 +65,7 @@ class KeyMap:
       rules: the first that fits a module names it.
       heads: our modules whose size is the number of classes; the first one is asked for it.
       stem: our first convolution, whose kernel has the image's channels.
-      unused: regular expression for keys of torch's that no variable has, besides `num_batches_tracked`.
+      auxiliary: regular expression for keys of a part that our model has only if it is asked for.
       image: space of an image on which the model is traced for the shapes of its variables.
       former: regular expressions for parts of keys in older published files, and what stands there today.
     """
@@ -73,17 +73,17 @@ class KeyMap:
     rules: tuple[Rule, ...]
     heads: tuple[str, ...] = ("head/output",)
     stem: str = "backbone/stem/conv"
-    unused: str = ""
+    auxiliary: str = ""
     image: tuple[int, ...] = (224, 224)
     former: tuple[tuple[str, str], ...] = ()
 
     def ignores(self, key: str) -> bool:
         """Whether a key of torch's has no counterpart, and needs none."""
-        return _counts_batches(key) or self.auxiliary(key)
+        return _counts_batches(key) or self.is_auxiliary(key)
 
-    def auxiliary(self, key: str) -> bool:
+    def is_auxiliary(self, key: str) -> bool:
         """Whether a key of torch's is of a part that our model has only if it is asked for."""
-        return re.fullmatch(self.unused, key) is not None and not _counts_batches(key)
+        return re.fullmatch(self.auxiliary, key) is not None and not _counts_batches(key)
 
     def current(self, key: str) -> str:
         """Today's name of a key."""

@@ -43,5 +43,5 @@ GOOGLENET = KeyMap(
     ),
     heads=("head/output", "auxiliary1/output", "auxiliary2/output"),
     stem="backbone/stem_conv1/conv",
-    unused=r"aux[12]\.(conv\.(conv|bn)|fc[12])\.\w+",
+    auxiliary=r"aux[12]\.(conv\.(conv|bn)|fc[12])\.\w+",
 )

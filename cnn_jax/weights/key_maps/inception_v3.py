@@ -65,5 +65,5 @@ INCEPTION_V3 = KeyMap(
     heads=("head/output", "auxiliary1/output"),
     stem="backbone/stem_conv1/conv",
     image=(299, 299),
-    unused=r"AuxLogits\.(conv[01]\.(conv|bn)|fc)\.\w+",
+    auxiliary=r"AuxLogits\.(conv[01]\.(conv|bn)|fc)\.\w+",
 )

@@ -19,7 +19,7 @@ AUXILIARY = (
     Rule("auxiliary1/output", "aux_classifier.4"),
 )
 HEADS = ("head/output", "auxiliary1/output")
-AUXILIARY = r"aux_classifier\.[014]\.\w+"
+AUXILIARY_KEYS = r"aux_classifier\.[014]\.\w+"
 
 FCN = KeyMap(
     (
@@ -30,7 +30,7 @@ FCN = KeyMap(
         *AUXILIARY,
     ),
     heads=HEADS,
-    auxiliary=AUXILIARY,
+    auxiliary=AUXILIARY_KEYS,
 )
 
 DEEPLABV3 = KeyMap(
@@ -49,5 +49,5 @@ DEEPLABV3 = KeyMap(
         *AUXILIARY,
     ),
     heads=HEADS,
-    auxiliary=AUXILIARY,
+    auxiliary=AUXILIARY_KEYS,
 )

@@ -29,7 +29,7 @@ test: $(VENV)/.dev
 # Those of models and weights compare with references, to bounds: quickly compiled, too.
 slow: $(VENV)/.dev
 	XLA_FLAGS="$(QUICK_COMPILATION) $$XLA_FLAGS" $(BIN)/python -m pytest -n auto --dist worksteal -m slow tests/models tests/weights
-	$(BIN)/python -m pytest -m slow --ignore=tests/models --ignore=tests/weights
+	$(BIN)/python -m pytest -n auto --dist worksteal -m slow --ignore=tests/models --ignore=tests/weights
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -8,7 +8,10 @@ Units: images enter as uint8 in [0, 255], become float32 in [0, 1] and are then 
 
 Batch: a dictionary of arrays with leading axis B. It always has `mask`, float32 `[B]`: 1 for an example that counts,
 0 for padding. Training batches also have `id` and `epoch`, int32 `[B]`: which example of the training split, in which
-pass over it.
+pass over it. For tasks that have them, `boxes` is float32 `[B, N, 4]`, (0, 0, 0, 0) where there are fewer than N, and
+`segmentation` is int32 `[B, H, W]` in `[0, K)`, 255 where the class is unknown or outside of the image: augmentations
+move both with the pixels. Where examples were mixed, `target`, float32 `[B, K]`, has the probabilities of the classes,
+each row with the sum 1: that is what is learnt, and `label` is the class of the example whose `id` it is.
 """
 
 from collections.abc import Mapping

@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "memory": set(),
     "benchmark": {"data", "memory", "methods", "train"},
 }
-HEAVY = {"tensorflow", "tensorflow_datasets", "torch", "tensorboardX", "sklearn", "PIL"}
+HEAVY = {"tensorflow", "tensorflow_datasets", "torch", "tensorboardX", "sklearn", "PIL", "pyarrow", "grain"}
 EXTRAS = {"tensorflow", "torch", "tensorboardX", "pytest", "hypothesis", "beartype"}
 
 

@@ -29,18 +29,33 @@ def training_batch(
       `image` uint8 `[B, *space, C]`, `label` int32 `[B]`, `mask` float32 `[B]`, `id` int32 `[B]`, `epoch` int32 `[B]`,
       or as many as `rows` has.
     """
-    position = step * batch_size + (np.arange(batch_size, dtype=np.int64) if rows is None else rows)
-    epoch, offset = np.divmod(position, len(data))
-    index = np.concatenate(
-        [epoch_order_on_host(seed, int(e), len(data))[offset[epoch == e]] for e in range(int(epoch[0]), int(epoch[-1]) + 1)]
-    )
+    index, epoch = training_examples(len(data), seed=seed, step=step, batch_size=batch_size, rows=rows)
     return {
         "image": data.images[index],
         "label": data.labels[index],
         "mask": np.ones(len(index), np.float32),
         "id": index,
-        "epoch": epoch.astype(np.int32),
+        "epoch": epoch,
     }
+
+
+def training_examples(
+    examples: int, *, seed: int, step: int, batch_size: int, rows: Int[np.ndarray, "rows"] | None
+) -> tuple[Int[np.ndarray, "rows"], Int[np.ndarray, "rows"]]:
+    """Which examples, and in which epoch, the rows of the batch of one training step are; both int32.
+
+    Args:
+      examples: N, the size of the split.
+      seed: the run's seed.
+      step: optimizer steps done before this one.
+      batch_size: B.
+      rows: as in `training_batch`.
+    """
+    position = step * batch_size + (np.arange(batch_size, dtype=np.int64) if rows is None else rows)
+    epoch, offset = np.divmod(position, examples)
+    epochs = range(int(epoch[0]), int(epoch[-1]) + 1)
+    index = np.concatenate([epoch_order_on_host(seed, e, examples)[offset[epoch == e]] for e in epochs])
+    return index, epoch.astype(np.int32)
 
 
 def evaluation_batches(
@@ -53,15 +68,19 @@ def evaluation_batches(
       batch_size: examples per batch, at most; a split that is smaller makes one batch of its own size.
       multiple_of: the number of devices a batch is divided over; batches are rounded up to it.
     """
-    size = -(-min(batch_size, len(data)) // multiple_of) * multiple_of
-    for start in range(0, len(data), size):
-        stop = min(start + size, len(data))
+    for start, stop, size in evaluation_ranges(len(data), batch_size=batch_size, multiple_of=multiple_of):
         padding = size - (stop - start)
         yield {
             "image": _padded(data.images[start:stop], padding),
             "label": _padded(data.labels[start:stop], padding),
             "mask": _padded(np.ones(stop - start, np.float32), padding),
         }
+
+
+def evaluation_ranges(examples: int, *, batch_size: int, multiple_of: int) -> list[tuple[int, int, int]]:
+    """(first, past-the-last example, rows with padding) of each batch; arguments as in `evaluation_batches`."""
+    size = -(-min(batch_size, examples) // multiple_of) * multiple_of
+    return [(start, min(start + size, examples), size) for start in range(0, examples, size)]
 
 
 def _padded(values: np.ndarray, padding: int) -> np.ndarray:

@@ -1,14 +1,14 @@
 """Images decoded, and kept between runs: decoding a data set takes longer than a short training's compilation."""
 
 import hashlib
-import io
 import json
 import os
 import pathlib
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
+from jaxtyping import UInt8
 
 from cnn_jax.errors import UserError
 
@@ -22,35 +22,42 @@ DIGEST_BYTES = hashlib.sha256().digest_size
 Arrays = tuple[np.ndarray, np.ndarray]
 
 
-def decode_images(encoded: Sequence[bytes], *, channels: int | None) -> np.ndarray:
-    """PNG or JPEG files to one uint8 array `[N, H, W, C]`.
+def stack_images(
+    images: Iterable[tuple[str, UInt8[np.ndarray, "*space C"]]], *, count: int
+) -> UInt8[np.ndarray, "N *space C"]:
+    """Pixels of equal size to one array.
 
     Args:
-      encoded: contents of files, N of at least 1.
-      channels: C, 1 for grey; None is 3.
+      images: the name and the pixels of each, N in all.
+      count: how many there are at most; memory is asked for once.
 
     Raises:
-      UserError: images of different sizes.
+      UserError: images of different sizes, or too many for the memory.
     """
-    from PIL import Image
-
-    mode = {1: "L", 3: "RGB"}.get(channels or 3, "RGB")
-
-    def pixels_of(file: bytes) -> np.ndarray:
-        image = Image.open(io.BytesIO(file))
-        return np.asarray(image if image.mode == mode else image.convert(mode))  # a conversion copies
-
-    first = pixels_of(encoded[0])
-    images = np.empty((len(encoded), *first.shape[:2], 1 if mode == "L" else 3), np.uint8)
-    for index, file in enumerate(encoded):
-        pixels = pixels_of(file)
-        if pixels.shape != first.shape:
+    stacked, first, number = np.empty((0, 0, 0, 0), np.uint8), "", 0
+    for number, (name, pixels) in enumerate(images, start=1):
+        if number == 1:
+            stacked, first = _room(count, pixels.shape), name
+        if pixels.shape != stacked.shape[1:]:
             raise UserError(
-                f"image {index} is {pixels.shape[0]}×{pixels.shape[1]}, image 0 is {first.shape[0]}×{first.shape[1]};"
-                " only sets of equal-sized images can be held in memory"
+                f"{name} is {_times(pixels.shape)}, {first} is {_times(stacked.shape[1:])}; only equal-sized images can"
+                " be held in memory: give data.transforms a resize and a crop, or set data.stream"
             )
-        images[index] = pixels.reshape(images.shape[1:])  # grey: [H, W] -> [H, W, 1]
-    return images
+        stacked[number - 1] = pixels
+    return stacked[:number]
+
+
+def _room(count: int, shape: tuple[int, ...]) -> UInt8[np.ndarray, "N *space C"]:
+    try:
+        return np.empty((count, *shape), np.uint8)
+    except MemoryError:
+        raise UserError(
+            f"{count:,} images of {_times(shape)} do not fit in memory; shrink them or set data.stream"
+        ) from None
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return "×".join(str(size) for size in shape)
 
 
 def decoded(identity: Sequence[str | int], source: pathlib.Path, decode: Callable[[], Arrays]) -> Arrays:

@@ -1,10 +1,14 @@
 """One base split of a source, whatever it is stored in: length, random access, labels and a description."""
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, UInt8
+
+from cnn_jax.errors import UserError
+from cnn_jax.ops.image_files import Channels, decode_image, to_channels
 
 
 class Example(NamedTuple):
@@ -34,9 +38,67 @@ class Examples(Protocol):
         ...
 
     def labels(self) -> Int[np.ndarray, "N"]:
-        """All class indices, without reading an image where the storage allows it."""
+        """All class indices, int32, without reading an image where the storage allows it."""
         ...
 
     def description(self) -> Mapping[str, Any]:
         """What makes the content: `sha256`, and `digest_of`, "contents" or, for many large files, "names and sizes"."""
         ...
+
+
+class ArrayExamples:
+    """Examples that lie in memory.
+
+    Args:
+      images: uint8 `[N, *space, C]`.
+      labels: class indices `[N]`.
+      name: of the split, for the examples' names.
+    """
+
+    def __init__(self, images: UInt8[np.ndarray, "N *space C"], labels: Int[np.ndarray, "N"], name: str):
+        self._images, self._labels, self._name = images, labels.astype(np.int32), name
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, index: int) -> Example:
+        return Example(self._images[index], int(self._labels[index]), f"{self._name}[{index}]")
+
+    def labels(self) -> Int[np.ndarray, "N"]:
+        """All class indices."""
+        return self._labels
+
+    def description(self) -> Mapping[str, Any]:
+        """The digest of shapes, pixels and labels."""
+        return {"sha256": digest_of_arrays(self._images, self._labels), "digest_of": "contents"}
+
+
+def digest_of_arrays(images: UInt8[np.ndarray, "N *space C"], labels: Int[np.ndarray, "N"]) -> str:
+    """SHA-256 of shapes, pixels and labels: equal data, equal digest."""
+    digest = hashlib.sha256(repr((images.shape, labels.shape)).encode())
+    digest.update(np.ascontiguousarray(images).data)
+    digest.update(np.ascontiguousarray(labels.astype("<i4")).data)
+    return digest.hexdigest()
+
+
+def pixels_of(
+    example: Example, *, channels: Channels | None, draft: int | None = None
+) -> UInt8[np.ndarray, "*space C"]:
+    """The pixels of an example, decoded where it is a file.
+
+    Args:
+      example: of `Examples`.
+      channels: 1 is grey, 3 RGB, 4 RGBA; None leaves what is stored.
+      draft: see `decode_image`.
+
+    Raises:
+      CorruptImageError: the file is no image or damaged.
+      UserError: pixels whose channels cannot be converted.
+    """
+    if isinstance(example.image, bytes):
+        return decode_image(example.image, name=example.name, channels=channels, draft=draft)
+    if channels is None or example.image.shape[-1] == channels:
+        return example.image
+    if example.image.ndim != 3:
+        raise UserError(f"{example.name} is no plane image, so its channels cannot become {channels}")
+    return to_channels(example.image, channels)

@@ -1,4 +1,4 @@
-"""The order of the examples in an epoch: a permutation, a function of (seed, epoch) alone, on the device or the host."""
+"""The order of the examples in an epoch: a permutation, a function of (seed, epoch) alone, on device or host."""
 
 import functools
 import math

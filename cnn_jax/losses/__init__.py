@@ -22,3 +22,6 @@ __all__ = ["LOSSES", "margin_loss", "mean_squared_error", "sigmoid_binary_cross_
 DIVIDED_BY_WEIGHTS = frozenset({"softmax_cross_entropy"})
 """Losses whose mean over examples divides by the sum of the labels' class weights, as torch's does; the others weigh
 every class's term of every example, and divide by the number of examples."""
+
+ONE_OF_K_OR_SEVERAL = frozenset({"sigmoid_binary_cross_entropy"})
+"""Losses whose targets `[B, K]` may be of one class or of several at once; their option `one_of_k` says which."""

@@ -22,7 +22,7 @@ from cnn_jax.types import Array
 
 def softmax_cross_entropy(
     logits: Float[Array, "B K"],
-    labels: Int[Array, "B"],
+    labels: Int[Array, "B"] | Float[Array, "B K"],
     *,
     label_smoothing: Annotated[float, Field(ge=0, le=1)] = 0.0,
     class_weights: Float[Array, "K"] | None = None,
@@ -33,14 +33,17 @@ def softmax_cross_entropy(
     $$L = -(1 - \epsilon)\, w_y \ell_y - \frac{\epsilon}{K} \sum_k w_k \ell_k.$$
     The smoothed target is that of Szegedy et al. 2016, "Rethinking the Inception Architecture", section 7: the true
     class keeps `1 - label_smoothing + label_smoothing / K`. Each class's term has that class's own weight, so with
-    smoothing the weight of the true class does not factor out.
+    smoothing the weight of the true class does not factor out. With probabilities $t$ instead of a label
+    $$L = -\sum_k w_k \left[ (1 - \epsilon)\, t_k + \epsilon / K \right] \ell_k.$$
 
     With class weights, torch's mean divides by the sum of `class_weights[labels]`, not by the number of examples; a
-    reducer that wants torch's value must do the same.
+    reducer that wants torch's value must do the same. With probabilities it divides by the number of examples.
 
     Args:
       logits: scores before the softmax, of any floating type; computed in float32. Minus infinity excludes a class.
-      labels: the true class, in `[0, K)`. Any other value gives NaN for that example, in the loss and the gradient.
+      labels: the true class `[B]`, in `[0, K)`, or the probabilities of the classes `[B K]`, as mixup makes them: each
+        in [0, 1], and their sum no further than 0.001 from 1. An example with anything else has a NaN loss and
+        gradient. (torch takes such probabilities as they are.)
       label_smoothing: share of the target that is spread evenly over all K classes, in [0, 1].
       class_weights: a factor for each class's term; `None` means ones.
 
@@ -56,7 +59,16 @@ def softmax_cross_entropy(
     """
     _check_label_smoothing(label_smoothing)
     num_classes = logits.shape[1]
-    log_probabilities = _weigh(jax.nn.log_softmax(jnp.asarray(logits, jnp.float32), axis=-1), class_weights)
+    log_probabilities = jax.nn.log_softmax(jnp.asarray(logits, jnp.float32), axis=-1)
+    if labels.ndim == 2:
+        targets = jnp.asarray(labels, jnp.float32)
+        valid = _probabilities(targets) & (jnp.abs(jnp.sum(targets, axis=1) - 1.0) <= 1e-3)
+        targets = (1.0 - label_smoothing) * targets + label_smoothing / num_classes
+        # A class that a mask excludes adds nothing where its target is 0: 0 x -inf would be NaN.
+        excluded = (targets == 0.0) & jnp.isneginf(log_probabilities)
+        terms = _weigh(targets * jnp.where(excluded, 0.0, log_probabilities), class_weights)
+        return -jnp.sum(terms, axis=1) * _one_or_nan(valid)
+    log_probabilities = _weigh(log_probabilities, class_weights)
     # The index is clipped, not dropped, so that the NaN factor below reaches the logits through it.
     index = jnp.clip(jnp.asarray(labels, jnp.int32), 0, num_classes - 1)
     # A look-up, not a product with a one-hot row: 0 x -inf would be NaN for a class that a mask excludes. [B 1] -> [B]
@@ -71,6 +83,7 @@ def sigmoid_binary_cross_entropy(
     labels: Int[Array, "B"] | Int[Array, "B K"] | Float[Array, "B K"],
     *,
     label_smoothing: Annotated[float, Field(ge=0, le=1)] = 0.0,
+    one_of_k: bool = False,
     class_weights: Float[Array, "K"] | None = None,
 ) -> Float32[jax.Array, "B"]:
     r"""K independent yes-or-no questions: binary cross-entropy of the sigmoid, mean over the classes.
@@ -86,11 +99,14 @@ def sigmoid_binary_cross_entropy(
     * class index: `(1 - s) * one_hot + s / K`, as timm's `BinaryCrossEntropy` (one of K classes is true);
     * multi-hot: `(1 - s) * labels + s / 2`, as Keras's `BinaryCrossentropy` (each class is true or false).
 
+    Targets `[B K]` that mixup made of class indices are of the first kind: `one_of_k` says so.
+
     Args:
       logits: scores before the sigmoid, of any floating type; computed in float32.
       labels: a class index `[B]` in `[0, K)`, or the multi-hot targets or probabilities `[B K]` in [0, 1]. An example
         with any other value has a NaN loss and gradient.
       label_smoothing: `s` above, in [0, 1].
+      one_of_k: targets `[B K]` are the probabilities of one class of K, and smoothed as class indices are.
       class_weights: a factor for each class's term; `None` means ones. It does not change the divisor K.
 
     Returns:
@@ -111,8 +127,8 @@ def sigmoid_binary_cross_entropy(
         ignorance = 1.0 / logits.shape[1]
     else:
         targets = jnp.asarray(labels, jnp.float32)
-        valid = jnp.all((targets >= 0.0) & (targets <= 1.0), axis=1)
-        ignorance = 0.5
+        valid = _probabilities(targets)
+        ignorance = 1.0 / logits.shape[1] if one_of_k else 0.5
     targets = (1.0 - label_smoothing) * targets + label_smoothing * ignorance
     terms = targets * jax.nn.softplus(-logits) + (1.0 - targets) * jax.nn.softplus(logits)
     return jnp.mean(_weigh(terms, class_weights), axis=-1) * _one_or_nan(valid)
@@ -215,6 +231,11 @@ def _in_range(labels: Int[Array, "B"], num_classes: int) -> jax.Array:
     """Which labels are classes, bool `[B]`."""
     labels = jnp.asarray(labels, jnp.int32)
     return (labels >= 0) & (labels < num_classes)
+
+
+def _probabilities(targets: Float32[jax.Array, "B K"]) -> jax.Array:
+    """Which rows lie in [0, 1], bool `[B]`."""
+    return jnp.all((targets >= 0.0) & (targets <= 1.0), axis=1)
 
 
 def _one_or_nan(valid: jax.Array) -> Float32[jax.Array, "B"]:

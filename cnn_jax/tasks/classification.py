@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.errors import ScopeParamShapeError
 from jaxtyping import Array, Float, Key
 from pydantic import Field
 
@@ -17,7 +18,7 @@ from cnn_jax.nn.heads import Classifier
 from cnn_jax.nn.segmentation_heads import Segmenter
 from cnn_jax.ops.random import named_key
 from cnn_jax.tasks.task import Output
-from cnn_jax.tasks.views import Views, average_over_views
+from cnn_jax.tasks.views import CROP_SHARE, OF_OTHER_SIZES, SCALES, Views, average_over_views
 from cnn_jax.types import Batch, PyTree
 
 
@@ -27,12 +28,17 @@ class Classification:
 
     Attributes:
       model: logits `[B, K]` from images `[B, *space, C]`.
-      loss_function: `(logits, labels, *, class_weights) -> float32[B]`, each example's loss times its class weight.
+      loss_function: `(logits, labels, *, class_weights) -> float32[B]`, each example's loss times its class weight;
+        labels are classes `[B]`, or their probabilities `[B, K]` where the batch has `target`.
       num_classes: K.
       class_weights: one weight per class, or None for equal ones.
       divide_by_weights: the mean loss divides by the sum of the examples' class weights, as torch's cross-entropy does,
-        instead of by their number; `losses.DIVIDED_BY_WEIGHTS` says for which losses.
+        instead of by their number; `losses.DIVIDED_BY_WEIGHTS` says for which losses. With `target` it is their number
+        also in torch.
       views: what evaluation and prediction average logits over, see `tasks.views`.
+      crop_share: sides of the views "five_crop" and "ten_crop", as shares of the image's; the network is then shown
+        images of that size.
+      scales: sides of the views "scales", likewise.
       top_k: which top-k accuracies evaluation reports, besides top-1.
       auxiliary_weight: in training, the loss of each of the model's auxiliary heads is added with this weight, as part
         of each example's loss; evaluation is of the main head alone. GoogLeNet was trained with 0.3 (Szegedy et al.
@@ -50,6 +56,8 @@ class Classification:
     divide_by_weights: bool
     class_weights: tuple[Annotated[float, Field(ge=0)], ...] | None = None
     views: Views = "one"
+    crop_share: Annotated[float, Field(gt=0, le=1)] = CROP_SHARE
+    scales: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = SCALES
     top_k: tuple[int, ...] = ()
     auxiliary_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
@@ -79,14 +87,28 @@ class Classification:
             )
 
     def init(self, key: Key[Array, ""], batch: Batch) -> tuple[PyTree, PyTree]:
-        """Parameters and statistics for images of this batch's shape."""
+        """Parameters and statistics for images of this batch's shape.
+
+        Raises:
+          UserError: the network cannot take the views of evaluation.
+        """
         variables = dict(self.model.init({"params": named_key(key, "params")}, batch["image"], train=False))
-        return variables.pop("params"), variables
+        params = variables.pop("params")
+        if self.views in OF_OTHER_SIZES:
+            # Shapes alone, and now: the first evaluation may be hours away.
+            try:
+                jax.eval_shape(self._logits, params, variables, batch)
+            except ScopeParamShapeError:
+                raise UserError(
+                    f"config.task.views {self.views!r} shows the network images of other sizes than it is made for;"
+                    " choose 'mirror', or a network that averages over space before its dense layers"
+                ) from None
+        return params, variables
 
     def loss(
         self, params: PyTree, model_state: PyTree, batch: Batch, key: Key[Array, ""], *, train: bool
     ) -> tuple[Float[Array, ""], Output]:
-        """The weighted mean loss over the examples whose mask is 1."""
+        """The weighted mean loss over the examples whose mask is 1, of `target` where the batch has it, or `label`."""
         auxiliary: Mapping[str, Array] = {}
         if train:
             result: Any = self.model.apply(
@@ -104,11 +126,12 @@ class Classification:
             logits = self._logits(params, model_state, batch)
         labels, mask = batch["label"], batch["mask"]
         weights = None if self.class_weights is None else jnp.asarray(self.class_weights, jnp.float32)
-        losses = self.loss_function(logits, labels, class_weights=weights)
+        learnt = batch.get("target", labels)
+        losses = self.loss_function(logits, learnt, class_weights=weights)
         for extra in auxiliary.values():
-            losses = losses + self.auxiliary_weight * self.loss_function(extra, labels, class_weights=weights)
+            losses = losses + self.auxiliary_weight * self.loss_function(extra, learnt, class_weights=weights)
         example_weight = jnp.ones_like(mask)
-        if weights is not None and self.divide_by_weights:
+        if weights is not None and self.divide_by_weights and "target" not in batch:
             # A masked label may be anything; index 0 keeps the look-up in range.
             example_weight = weights[jnp.where(mask > 0, labels, 0)]
         total_weight = jnp.sum(mask * example_weight)
@@ -130,7 +153,9 @@ class Classification:
         def logits(images: Array) -> Any:
             return self.model.apply(variables, images, train=False)
 
-        return average_over_views(logits, batch["image"], views=self.views)
+        return average_over_views(
+            logits, batch["image"], views=self.views, crop_share=self.crop_share, scales=self.scales
+        )
 
     def metrics(self) -> Mapping[str, Metric]:
         """Loss, accuracies, confusion matrix with per-class scores, and calibration error."""

@@ -21,7 +21,7 @@ Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
 # Of this machine, not of the experiment; beside these all of `parallel` but for the mode "pmap", see `identity`.
-NOT_IDENTITY = (("data", "directory"), ("data", "resident"), ("train", "steps_per_dispatch"))
+NOT_IDENTITY = (("data", "directory"), ("data", "resident"), ("data", "stream"), ("train", "steps_per_dispatch"))
 DEFAULT_GROUPS: tuple[dict[str, Any], ...] = ({"pattern": ".*"},)
 
 
@@ -37,20 +37,56 @@ class Splits(_Section):
     test: str | None = None
 
 
+class Wrappers(_Section):
+    """What is done to the examples of each split: nodes of `data.wrappers.WRAPPERS`, in order."""
+
+    train: tuple[Node, ...] = ()
+    validation: tuple[Node, ...] = ()
+    test: tuple[Node, ...] = ()
+
+
+class Transforms(_Section):
+    """What each image goes through on the host, such as a resize: nodes of HOST_TRANSFORMS, in order."""
+
+    train: tuple[Node, ...] = ()
+    evaluation: tuple[Node, ...] = ()
+
+
+class Stream(_Section):
+    """Images are read when they are needed: for sets that do not fit in memory.
+
+    Attributes:
+      workers: processes that decode and transform; with 0 the threads of the training process do.
+    """
+
+    workers: Annotated[int, Field(ge=0, le=256)] = 0
+
+
 class Data(_Section):
-    """Where examples come from, and how they are batched and augmented; `resident` puts them on the device."""
+    """Where examples come from, and how they are batched and augmented.
+
+    They are held in memory; `resident` puts them on the device, `stream` reads them from their files again in each
+    epoch. `on_corrupt` says what becomes of an image that cannot be read: "error", or "skip" counts it, up to
+    `max_corrupt`. `channels` is what image files are decoded to.
+    """
 
     source: str
     name: str
     directory: str | None = None
     splits: Splits = Field(default_factory=Splits)
+    wrappers: Wrappers = Field(default_factory=Wrappers)
     split_seed: Annotated[int, Field(ge=0)] = 0
+    channels: Literal[1, 3, 4] | None = None
+    transforms: Transforms = Field(default_factory=Transforms)
+    on_corrupt: Literal["error", "skip"] = "error"
+    max_corrupt: Annotated[int, Field(ge=0)] = 100
     batch_size: Annotated[int, Field(ge=1, lt=2**31)]
     evaluation_batch_size: Annotated[int, Field(ge=1, lt=2**31)] = 512
     mean: tuple[float, ...] | None = None
     std: tuple[Rate, ...] | None = None
     augment: tuple[Node, ...] = ()
     resident: bool = False
+    stream: Stream | None = None
 
 
 class ParameterGroup(_Section):

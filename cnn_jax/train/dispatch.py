@@ -154,8 +154,10 @@ class Program:
       advance: takes steps of all runs.
       stack: the states, or metrics, of the runs to what `advance` takes.
       split: and back.
+      close: ends what reads ahead, if anything does.
     """
 
     advance: Advance
     stack: Callable[[Sequence[PyTree]], PyTree]
     split: Callable[[PyTree], Sequence[PyTree]]
+    close: Callable[[], None] = lambda: None

@@ -14,7 +14,7 @@ from jaxtyping import Array, Key
 
 from cnn_jax.data.batches import evaluation_batches, training_batch
 from cnn_jax.data.resident import epoch_orders
-from cnn_jax.data.sources import LabelledImages
+from cnn_jax.data.stream import InTurn, StreamedImages
 from cnn_jax.data.transform import evaluation_transform, training_transform
 from cnn_jax.tasks.task import Task
 from cnn_jax.train.compiler import compiler_options, creation_options
@@ -33,6 +33,7 @@ from cnn_jax.train.sharding import (
     replicated,
     state_sharding,
 )
+from cnn_jax.train.splits import Split
 from cnn_jax.train.state import TrainState, create_state, evaluation_variables
 from cnn_jax.train.step import StepMetrics, empty_metrics, merge_metrics, train_step
 from cnn_jax.types import Batch, PyTree
@@ -57,7 +58,7 @@ class Experiment:
     """
 
     config: Config
-    splits: Mapping[str, LabelledImages]
+    splits: Mapping[str, Split]
     model: nn.Module
     task: Task
     optimizer: optax.GradientTransformation
@@ -75,19 +76,29 @@ class Experiment:
 
     def batch(self, step: int) -> Batch:
         """The training batch of a step, on the devices; each process gathers the rows that its devices hold."""
-        train, size = self.splits["train"], self.config.data.batch_size
+        train, seed, size = self.splits["train"], self.config.seed, self.config.data.batch_size
         rows = local_rows(size, self.mesh)
-        batch = training_batch(train, seed=self.config.seed, step=step, batch_size=size, rows=rows)
-        return place_batch(batch, rows, size=size, mesh=self.mesh)
+        if isinstance(train, StreamedImages):
+            local = train.training_batch(seed=seed, step=step, batch_size=size, rows=rows)
+        else:
+            local = training_batch(train, seed=seed, step=step, batch_size=size, rows=rows)
+        return place_batch(local, rows, size=size, mesh=self.mesh)
 
     def evaluation_batches(self, split: str) -> Iterator[Batch]:
         """Every example of a split once, on the devices."""
-        size, devices = self.config.data.evaluation_batch_size, self.mesh.devices.size
-        for batch in evaluation_batches(self.splits[split], batch_size=size, multiple_of=devices):
+        options = {"batch_size": self.config.data.evaluation_batch_size, "multiple_of": self.mesh.devices.size}
+        data, mesh = self.splits[split], self.mesh
+        if isinstance(data, StreamedImages):
+            size = data.evaluation_batch_size(**options)
+            rows = local_rows(size, mesh)
+            for local in data.evaluation_batches(rows=rows, **options):
+                yield place_batch(local, rows, size=size, mesh=mesh)
+            return
+        for batch in evaluation_batches(data, **options):
             count = len(batch["mask"])
-            rows = local_rows(count, self.mesh)
+            rows = local_rows(count, mesh)
             local = batch if len(rows) == count else {name: values[rows] for name, values in batch.items()}
-            yield place_batch(local, rows, size=count, mesh=self.mesh)
+            yield place_batch(local, rows, size=count, mesh=mesh)
 
     def initial_state(self) -> TrainState:
         """The state before the first step, on the devices."""
@@ -123,7 +134,7 @@ class Experiment:
 
     def _create_state(self, key: Key[Array, ""]) -> TrainState:
         # One image gives the shapes: parameters do not depend on the batch size.
-        batch = {"image": jnp.zeros((1, *self.splits["train"].images.shape[1:]), jnp.float32)}
+        batch = {"image": jnp.zeros((1, *self.splits["train"].image_shape), jnp.float32)}
         ema = self.config.train.ema is not None
         return create_state(key, batch, task=self.task, optimizer=self.optimizer, ema=ema, values=self.initial_values)
 
@@ -135,7 +146,11 @@ class Experiment:
         """`train_step` with this experiment's parts: `(state, batch, *, key)`."""
         train = self.config.train
         transform = functools.partial(
-            training_transform, augmentations=self.config.data.augment, mean=self.mean, std=self.std
+            training_transform,
+            augmentations=self.config.data.augment,
+            num_classes=self.config.model["num_classes"],
+            mean=self.mean,
+            std=self.std,
         )
         sharded = self.mesh.shape["model"] > 1
         return functools.partial(
@@ -185,15 +200,21 @@ class Experiment:
     def _key_on_devices(self) -> Key[Array, ""]:
         return jax.random.wrap_key_data(place_whole(jax.random.key_data(self.key), self.mesh))
 
-    def compiled_advance(self) -> Advance:
-        """How the loop takes steps: with batches from the host, or many at once with the split on the device."""
-        if self.config.data.resident:
+    def compiled_advance(self, *, batch: Callable[[int], Batch] | None = None) -> Advance:
+        """How the loop takes steps: with batches from the host, or many at once with the split on the device.
+
+        Args:
+          batch: step to batch on the devices; `self.batch` unless given.
+        """
+        batch = batch or self.batch
+        train = self.splits["train"]
+        if self.config.data.resident and not isinstance(train, StreamedImages):  # `build` refuses both
             whole, batch_size = replicated(self.mesh), self.plan.batch_size
             return resident_advance(
                 functools.partial(resident_steps, step=self.step(), batch_size=batch_size, sharding=divided(self.mesh)),
                 epoch_orders,
                 self._key_on_devices(),
-                self.splits["train"],
+                train,
                 batch_size=batch_size,
                 steps_per_dispatch=self.plan.steps_per_dispatch,
                 state_sharding=self.state_sharding,
@@ -205,14 +226,21 @@ class Experiment:
 
         def advance(state: TrainState, pending: StepMetrics, done: int, steps: int) -> tuple[TrainState, StepMetrics]:
             for index in range(done, done + steps):
-                state, pending = step(state, pending, self.batch(index))
+                state, pending = step(state, pending, batch(index))
             return state, pending
 
         return advance
 
     def program(self) -> Program:
         """This run alone."""
-        return Program(advance=self.compiled_advance(), stack=lambda trees: trees[0], split=lambda tree: [tree])
+        train, seed, size = self.splits["train"], self.config.seed, self.config.data.batch_size
+        stack, split = (lambda trees: trees[0]), (lambda tree: [tree])
+        if not isinstance(train, StreamedImages):
+            return Program(advance=self.compiled_advance(), stack=stack, split=split)
+        rows = local_rows(size, self.mesh)
+        ahead = InTurn(lambda step: train.training_batches(seed=seed, start=step, batch_size=size, rows=rows))
+        advance = self.compiled_advance(batch=lambda step: place_batch(ahead(step), rows, size=size, mesh=self.mesh))
+        return Program(advance=advance, stack=stack, split=split, close=ahead.close)
 
     def compiled_evaluation(self) -> EvaluationStep:
         """`evaluation_step` under jit over the mesh."""

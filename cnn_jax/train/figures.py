@@ -1,7 +1,7 @@
 """The figures of a run directory: curves, confusion matrix, worst mistakes and first-layer filters."""
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -54,14 +54,14 @@ def draw_figures(
         if "confusion_matrix" in values[split]:
             matrix = np.asarray(values[split]["confusion_matrix"])
             drawn["confusion_matrix"] = confusion_matrix(matrix, class_names(experiment, len(matrix)), data.origin)
-        if data.images.ndim == 4:
+        if len(data.image_shape) == 3:
             probabilities = predictions.get("probabilities")
             if probabilities is not None:  # not every task predicts classes
                 names = class_names(experiment, probabilities.shape[1])
                 drawn["most_confidently_wrong"] = most_confidently_wrong(
-                    data.images, data.labels, probabilities, names, data.origin
+                    data.read, data.labels, probabilities, names, data.origin
                 )
-    kernel = _first_kernel(params, experiment.splits["train"].images.shape[-1])
+    kernel = _first_kernel(params, experiment.splits["train"].image_shape[-1])
     if kernel is not None:
         drawn["first_layer_filters"] = first_layer_filters(kernel)
     files = []
@@ -132,12 +132,16 @@ def confusion_matrix(matrix: np.ndarray, names: Sequence[str], origin: str) -> F
 
 
 def most_confidently_wrong(
-    images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, names: Sequence[str], origin: str
+    read: Callable[[np.ndarray], np.ndarray],
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    names: Sequence[str],
+    origin: str,
 ) -> Figure:
     """The wrong predictions with the highest probability, with true and predicted class.
 
     Args:
-      images: uint8 `[N, H, W, C]`.
+      read: indices `[M]` to images uint8 `[M, H, W, C]`.
       labels: `[N]`.
       probabilities: `[N, K]`.
       names: one per class.
@@ -147,11 +151,12 @@ def most_confidently_wrong(
     confidence = probabilities.max(axis=1)
     wrong = np.flatnonzero(predicted != labels)
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:MISTAKES]
+    images = read(worst) if len(worst) else read(np.arange(1))  # without any, the size of one counts
     height, width = images.shape[1:3]
     # One image of all: matplotlib takes a second to lay out as many axes.
     above, aside = -(-2 * width // 5), -(-width // 4)
     shown = _mosaic(
-        [_shown(images[index]) for index in worst], MISTAKES_IN_A_ROW, above=above, aside=aside, ground=255.0
+        [_shown(image) for image in images[: len(worst)]], MISTAKES_IN_A_ROW, above=above, aside=aside, ground=255.0
     )
     inches = 1.5 * MISTAKES_IN_A_ROW / shown.shape[1]
     figure = Figure(figsize=(inches * shown.shape[1], inches * shown.shape[0] + 0.4), layout="constrained")

@@ -15,6 +15,7 @@ from jaxtyping import Array, Int, Key
 from pydantic import Field
 
 from cnn_jax.data.resident import epoch_orders
+from cnn_jax.data.stream import StreamedImages
 from cnn_jax.errors import UserError
 from cnn_jax.train.config import sha256
 from cnn_jax.train.config_file import Node, plain
@@ -188,11 +189,14 @@ def many_runs(experiments: Sequence[Experiment], *, mode: Mode | None, devices: 
         return [jax.device_put(jax.tree.map(lambda x, i=i: np.array(x[i]), host), alone) for i in range(count)]
 
     keys = jax.random.wrap_key_data(stack([jax.random.key_data(experiment.key) for experiment in experiments]))
+    train = first.splits["train"]
+    if isinstance(train, StreamedImages):
+        raise UserError("config.runs trains many runs on a split that lies on the device; leave data.stream out")
     advance = resident_advance(
         program,
         orders,
         jax.device_put((constants, keys), over_runs),
-        first.splits["train"],
+        train,
         batch_size=first.plan.batch_size,
         steps_per_dispatch=first.plan.steps_per_dispatch,
         state_sharding=over_runs,

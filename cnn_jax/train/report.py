@@ -48,6 +48,8 @@ def make_result(
         "examples_per_second": speed,
         "model": experiment.config.model["name"],
         "data": {split: {"origin": d["origin"], "examples": d["examples"]} for split, d in passport["data"].items()},
+        # Of this session: an image that an earlier one met is not met again before the next epoch.
+        "corrupt": {split: list(data.corrupt) for split, data in experiment.splits.items() if data.corrupt},
         "hardware": passport["hardware"],
     }
 
@@ -93,6 +95,9 @@ def write_report(
     for figure in figures:
         title = figure.stem.replace("_", " ").capitalize()
         lines += [f"### {title}", "", f"![{title}]({figure.relative_to(directory.path).as_posix()})", ""]
+    for split, problems in result["corrupt"].items():
+        lines += [f"## {len(problems):,} images of {split} could not be read", ""]
+        lines += [*(f"- {problem}" for problem in problems), ""]
     lines += ["## Per class", "", *_per_class(experiment, result)]
     speed = result["examples_per_second"]
     rows = {

@@ -2,7 +2,6 @@
 
 import functools
 import importlib.util
-import math
 from collections.abc import Mapping, Sequence
 
 import flax.linen as nn
@@ -11,15 +10,18 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from cnn_jax.data.augment import AUGMENTATIONS
+from cnn_jax.data.augment import AUGMENTATIONS, GIVEN
+from cnn_jax.data.augment.mixing import MIXINGS
+from cnn_jax.data.host_transforms import HOST_TRANSFORMS, RANDOM
 from cnn_jax.data.resident import check_resident
-from cnn_jax.data.sources import LabelledImages, Source, check_labels, open_source
+from cnn_jax.data.sources import Source, check_labels, open_source
+from cnn_jax.data.wrappers import WRAPPERS
 from cnn_jax.errors import UserError, unknown_name
-from cnn_jax.losses import DIVIDED_BY_WEIGHTS, LOSSES
+from cnn_jax.losses import DIVIDED_BY_WEIGHTS, LOSSES, ONE_OF_K_OR_SEVERAL
 from cnn_jax.models import MODELS
 from cnn_jax.tasks import TASKS
 from cnn_jax.tasks.task import Task
-from cnn_jax.train.config import Config, InitCommon, OptimizerCommon, ParameterGroup, resolve
+from cnn_jax.train.config import Config, Data, InitCommon, OptimizerCommon, ParameterGroup, resolve
 from cnn_jax.train.config_file import Node
 from cnn_jax.train.config_node import check_node, look_up, options
 from cnn_jax.train.duration import Duration
@@ -31,17 +33,15 @@ from cnn_jax.train.optim import OPTIMIZERS, Branch, assign_groups, make_optimize
 from cnn_jax.train.schedule import SCHEDULES, ToSteps, zero_after
 from cnn_jax.train.shapes import abstract_variables
 from cnn_jax.train.sharding import check_batch_size, make_mesh
+from cnn_jax.train.splits import Split, normalisation, open_splits
 from cnn_jax.types import PyTree
 
 COMMON = tuple(OptimizerCommon.model_fields)
 PARTS_OF_A_RUN = 10
 LARGEST_STEP = 2**31 - 1
-PIXELS_PER_BLOCK = 2**20
 
 
-def build(
-    config: Node, *, source: Source | None = None, splits: Mapping[str, LabelledImages] | None = None
-) -> Experiment:
+def build(config: Node, *, source: Source | None = None, splits: Mapping[str, Split] | None = None) -> Experiment:
     """Check a config and everything it names, load the data, and build the parts.
 
     Args:
@@ -56,18 +56,18 @@ def build(
     # What costs nothing to check comes first: data may take a while.
     mesh = _mesh(checked)
     check_batch_size(checked.data.batch_size, devices=mesh.devices.size, accumulate=checked.train.accumulate)
-    optimizer_node, schedule_node, augment, groups = _check_nodes(checked)
+    optimizer_node, schedule_node, groups = _check_nodes(checked)
+    checked = checked.model_copy(update={"data": check_data(checked.data)})
 
     source = source or open_data(checked)
-    named = {name: spec for name, spec in checked.data.splits.model_dump().items() if spec is not None}
-    splits = splits or {name: source.load(spec) for name, spec in named.items()}
+    splits = splits or open_splits(source, checked.data, seed=checked.seed)
     train = splits["train"]
     model_node, model = build_model(checked.model, num_classes=len(source.class_names))
     for split in splits.values():
         check_labels(split, model_node["num_classes"])
     task_node, task = _build_task(checked.task, model, num_classes=model_node["num_classes"])
-    abstract = abstract_variables(model, train.images.shape[1:], name=f"{model_node['name']} on {train.origin}")
-    mean, std = _normalisation(checked, train)
+    abstract = abstract_variables(model, train.image_shape, name=f"{model_node['name']} on {train.origin}")
+    mean, std = normalisation(checked.data, train)
     if checked.data.resident:
         check_resident(len(train))
 
@@ -84,7 +84,7 @@ def build(
         to_steps=to_steps,
     )
     init_node, values = _initial_values(checked.init, abstract["params"], train, mean=mean, std=std)
-    data = checked.data.model_copy(update={"augment": augment, "mean": mean, "std": std})
+    data = checked.data.model_copy(update={"mean": mean, "std": std})
     nodes = {"model": model_node, "task": task_node, "optimizer": optimizer_node, "schedule": schedule_node}
     nodes |= {"init": init_node}
     assign_groups(abstract["params"], checked.parallel.sharding, where="config.parallel.sharding")
@@ -106,8 +106,8 @@ def build(
     )
 
 
-def _check_nodes(config: Config) -> tuple[Node, Node, tuple[Node, ...], tuple[ParameterGroup, ...]]:
-    """Optimizer, schedule, augmentations and parameter groups, defaults filled in; checks all that needs no data."""
+def _check_nodes(config: Config) -> tuple[Node, Node, tuple[ParameterGroup, ...]]:
+    """Optimizer, schedule and parameter groups, defaults filled in; checks all that needs no data."""
     if config.train.steps_per_dispatch > 1 and not config.data.resident:
         raise UserError(
             f"config.train.steps_per_dispatch {config.train.steps_per_dispatch} needs the training split on the"
@@ -120,11 +120,44 @@ def _check_nodes(config: Config) -> tuple[Node, Node, tuple[Node, ...], tuple[Pa
     schedule = check_node("config.schedule", config.schedule, SCHEDULES, given=("peak", "total_steps", "to_steps"))
     optimizer = check_node("config.optimizer", config.optimizer, OPTIMIZERS, common=OptimizerCommon)
     groups = _check_groups(config)
+    return optimizer, schedule, groups
+
+
+def check_data(data: Data) -> Data:
+    """The data section of a resolved config with its wrappers, transforms and augmentations checked and completed.
+
+    Raises:
+      UserError: an unknown name or option, or a random transform where nothing random belongs.
+    """
+    if data.resident and data.stream is not None:
+        raise UserError("config.data.resident puts the split on the device, config.data.stream reads it: drop one")
+    wrappers = {
+        name: tuple(
+            check_node(f"config.data.wrappers.{name}.{index}", node, WRAPPERS, given=("indices", "labels"))
+            for index, node in enumerate(nodes)
+        )
+        for name, nodes in data.wrappers
+    }
+    transforms: dict[str, tuple[Node, ...]] = {}
+    for name, nodes in data.transforms:
+        for index, node in enumerate(nodes):
+            path = f"config.data.transforms.{name}.{index}"
+            checked = check_node(path, node, HOST_TRANSFORMS, given=("image", "generator"))
+            if checked["name"] in RANDOM and (name != "train" or data.stream is None):
+                why = "evaluation is not random" if name != "train" else "images in memory are transformed once"
+                raise UserError(f"{path}: {checked['name']} is random, and {why}; use it for data.stream's training")
+            transforms[name] = (*transforms.get(name, ()), checked)
     augment = tuple(
-        check_node(f"config.data.augment.{index}", node, AUGMENTATIONS, given=("keys", "images", "epoch"))
-        for index, node in enumerate(config.data.augment)
+        check_node(f"config.data.augment.{index}", node, AUGMENTATIONS | MIXINGS, given=GIVEN)
+        for index, node in enumerate(data.augment)
     )
-    return optimizer, schedule, augment, groups
+    return data.model_copy(
+        update={
+            "augment": augment,
+            "wrappers": data.wrappers.model_copy(update=wrappers),
+            "transforms": data.transforms.model_copy(update=transforms),
+        }
+    )
 
 
 def _build_optimizer(
@@ -172,13 +205,13 @@ def _check_groups(config: Config) -> tuple[ParameterGroup, ...]:
 
 
 def _initial_values(
-    node: Node | None, params: PyTree, train: LabelledImages, *, mean: Sequence[float], std: Sequence[float]
+    node: Node | None, params: PyTree, train: Split, *, mean: Sequence[float], std: Sequence[float]
 ) -> tuple[Node | None, Mapping[str, np.ndarray]]:
     """The checked `init` node, and what it makes of the first training images."""
     if node is None:
         return None, {}
     node = check_node("config.init", node, INITIALISERS, given=("params", "images"), common=InitCommon)
-    images = np.float32(train.images[: node["examples"]]) / 255
+    images = np.float32(train.read(np.arange(min(node["examples"], len(train))))) / 255
     images = (images - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
     return node, INITIALISERS[node["name"]](params, images, **options(node, without=tuple(InitCommon.model_fields)))
 
@@ -218,46 +251,19 @@ def _build_task(node: Node, model: nn.Module, *, num_classes: int) -> tuple[Node
         raise UserError(
             f"config.task.loss: must be a node such as {{'name': 'softmax_cross_entropy'}}, got {loss_node!r}"
         )
-    loss_node = check_node("config.task.loss", loss_node, LOSSES, given=("logits", "labels", "class_weights"))
+    # A classifier's targets are of one class, also where mixing has made probabilities of them.
+    fixed = {"one_of_k": True} if str(loss_node.get("name")) in ONE_OF_K_OR_SEVERAL else {}
+    loss_node = check_node("config.task.loss", loss_node, LOSSES, given=("logits", "labels", "class_weights", *fixed))
     rest = {key: value for key, value in node.items() if key != "loss"}
     parts = {
         "model": model,
-        "loss_function": functools.partial(LOSSES[loss_node["name"]], **options(loss_node)),
+        "loss_function": functools.partial(LOSSES[loss_node["name"]], **options(loss_node), **fixed),
         "divide_by_weights": loss_node["name"] in DIVIDED_BY_WEIGHTS,
         "num_classes": num_classes,
     }
     checked = check_node("config.task", rest, TASKS, given=tuple(parts))
     task = TASKS[checked["name"]](**parts, **options(checked))
     return {**checked, "loss": loss_node}, task
-
-
-def _normalisation(config: Config, train: LabelledImages) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation per channel, as configured or measured on the training split."""
-    channels = train.images.shape[-1]
-    for name in ("mean", "std"):
-        configured = getattr(config.data, name)
-        if configured is not None and len(configured) != channels:
-            raise UserError(f"config.data.{name} has {len(configured)} values, the images have {channels} channels")
-    if config.data.mean is not None and config.data.std is not None:
-        return config.data.mean, config.data.std
-    moments = [_moments(train.images[..., channel]) for channel in range(channels)]
-    measured_mean, measured_std = zip(*moments, strict=True)
-    return config.data.mean or measured_mean, config.data.std or measured_std
-
-
-def _moments(values: np.ndarray) -> tuple[float, float]:
-    """Mean and deviation of uint8 values in units of [0, 1]; a deviation of 0 becomes 1.
-
-    From the counts of the 256 levels, in whole numbers: the result, which is part of the config's digest, is the same
-    on every processor.
-    """
-    # In blocks: bincount makes 64-bit integers of all that it gets.
-    blocks = np.array_split(values, -(-values.size // PIXELS_PER_BLOCK))
-    counts = np.sum([np.bincount(block.ravel(), minlength=256) for block in blocks], axis=0).tolist()
-    n = sum(counts)
-    first = sum(count * level for level, count in enumerate(counts))
-    second = sum(count * level * level for level, count in enumerate(counts))
-    return first / (255 * n), math.sqrt(n * second - first * first) / (255 * n) or 1.0
 
 
 def _to_steps(duration: Duration, *, examples_per_epoch: int, batch_size: int) -> int:

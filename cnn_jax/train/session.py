@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from cnn_jax.data.sources import LabelledImages, check_disjoint
+from cnn_jax.data.sources import check_disjoint
 from cnn_jax.errors import DivergenceError, UserError
 from cnn_jax.train.checkpoint import CheckpointGoneError, Checkpoints
 from cnn_jax.train.config import resolve
@@ -102,7 +102,7 @@ def train_many(config: Node, workdir: str | os.PathLike[str], *, resume: bool = 
 
 def _begin(directories: Sequence[RunDirectory], experiments: Sequence[Experiment]) -> None:
     """Write config and passport of runs on the same data, unless one was begun on other data."""
-    data = {name: _describe(split) for name, split in experiments[0].splits.items()}
+    data = {name: split.description() for name, split in experiments[0].splits.items()}
     for directory in directories:
         _check_data(directory, data)
     for directory, experiment in zip(directories, experiments, strict=True):
@@ -113,10 +113,6 @@ def _build_and_check(config: Node) -> Experiment:
     experiment = build(config)
     check_disjoint(experiment.splits)
     return experiment
-
-
-def _describe(split: LabelledImages) -> dict[str, Any]:
-    return {"origin": split.origin, "examples": len(split), "sha256": split.sha256()}
 
 
 def _check_data(directory: RunDirectory, data: Mapping[str, Mapping[str, Any]]) -> None:
@@ -163,6 +159,8 @@ def evaluate_run(
     known = {name: spec for name, spec in config["data"]["splits"].items() if spec is not None}
     split = split or list(known)[-1]
     config["data"]["splits"] = {"train": known["train"], "test": known.get(split, split)}
+    wrappers = config["data"].get("wrappers", {})
+    config["data"]["wrappers"] = {"train": wrappers.get("train", ()), "test": wrappers.get(split, ())}
     # Early stopping asks for a validation split that is not loaded here.
     config["train"]["early_stopping"] = None
     config["parallel"]["devices"] = _devices_for(config["data"]["batch_size"] // config["train"]["accumulate"])

@@ -39,6 +39,7 @@ def sit(
     first = experiments[0]
     evaluations = _compiled_evaluations(experiments)
     with contextlib.ExitStack() as opened:
+        opened.callback(program.close)
         checkpoints = [
             Checkpoints(directory.checkpoints, keep=experiment.config.train.keep_checkpoints)
             for directory, experiment in zip(directories, experiments, strict=True)

@@ -1,11 +1,14 @@
 """Augmentation: the right pixels, and the same ones for every batch size and device count."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sklearn.datasets import load_sample_image
 
-from cnn_jax.data.augment import random_crop, random_flip
+from cnn_jax.data.augment import AUGMENTATIONS, random_crop, random_flip
 from cnn_jax.data.batches import training_batch
 from cnn_jax.data.sources import open_source
 from cnn_jax.data.transform import normalise, to_float, training_transform
@@ -92,6 +95,73 @@ def test_the_pixels_of_an_example_do_not_depend_on_the_batch(digits):
                 np.testing.assert_array_equal(image, previous)
     assert len(pixels) == 128
     assert any(not np.array_equal(pixels[i, 0], pixels[i, 1]) for i in range(64))
+
+
+@pytest.fixture(scope="module")
+def photographs():
+    """Six pieces of 17 by 23 pixels of two photographs, as a training batch of colour images."""
+    sources = [load_sample_image(name) for name in ("china.jpg", "flower.jpg")]
+    images = np.stack([sources[i % 2][90 + 31 * i :, 150 + 37 * i :][:17, :23] for i in range(6)])
+    return {"image": images, "id": np.int32([3, 14, 15, 92, 65, 35]), "epoch": np.int32([0, 0, 0, 1, 1, 1])}
+
+
+def _transform(node, channels=3):
+    """The compiled training transform of one augmentation, without a normalisation: a batch to images."""
+
+    def transform(batch):
+        return training_transform(
+            jax.random.key(5), batch, augmentations=(node,), mean=(0.0,) * channels, std=(1.0,) * channels
+        )["image"]
+
+    return jax.jit(transform)
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_every_augmentation_is_a_function_of_the_example_alone(photographs, name):
+    transform = _transform({"name": name})
+    whole = np.asarray(transform(photographs))
+    assert whole.shape == (6, 17, 23, 3)
+    assert whole.dtype == np.float32
+    assert whole.min() >= 0
+    assert whole.max() <= 1
+    assert not np.array_equal(whole, np.float32(photographs["image"]) / 255)
+    for size in (1, 3):
+        for start in range(0, 6, size):
+            part = {key: value[start : start + size] for key, value in photographs.items()}
+            # XLA orders sums, and fuses products with sums, as suits the shape: the last bit may differ.
+            np.testing.assert_allclose(transform(part), whole[start : start + size], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_every_augmentation_takes_grey_images(photographs, name):
+    grey = {**photographs, "image": photographs["image"][..., :1]}
+    images = np.asarray(_transform({"name": name}, channels=1)(grey))
+    assert images.shape == (6, 17, 23, 1)
+    assert images.min() >= 0
+    assert images.max() <= 1
+
+
+NOTHING = [
+    {"name": "random_resized_crop", "scale": (1.0, 1.0), "ratio": (23 / 17, 23 / 17)},
+    {"name": "random_rotation", "degrees": 0.0},
+    {"name": "random_translation", "shares": (0.0, 0.0)},
+    {"name": "random_shear", "degrees": (0.0, 0.0)},
+    {"name": "random_zoom", "factors": (1.0, 1.0)},
+    {"name": "colour_jitter", "brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0},
+    {"name": "gaussian_blur", "sigma": (1e-3, 1e-3)},
+    {"name": "gaussian_blur", "kernel_size": 1},
+    {"name": "gaussian_noise", "deviation": 0.0},
+    *(
+        {"name": name, "probability": 0.0}
+        for name, augmentation in AUGMENTATIONS.items()
+        if "probability" in inspect.signature(augmentation).parameters
+    ),
+]
+
+
+@pytest.mark.parametrize("node", NOTHING, ids=str)
+def test_no_strength_or_no_probability_leaves_the_images_as_they_are(photographs, node):
+    np.testing.assert_allclose(_transform(node)(photographs), np.float32(photographs["image"]) / 255, atol=1e-7)
 
 
 def test_normalised_training_data_have_mean_zero_and_deviation_one(digits):

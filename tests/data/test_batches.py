@@ -16,7 +16,9 @@ def labelled(count: int) -> LabelledImages:
     """Images that carry their own index in their pixels."""
     index = np.arange(count)
     images = np.stack([index // 256, index % 256], axis=-1).astype(np.uint8)[:, None, None, :]
-    return LabelledImages(images, (index % 3).astype(np.int32), ("a", "b", "c"), "test/train", ("train", 0, count))
+    return LabelledImages(
+        images, (index % 3).astype(np.int32), ("a", "b", "c"), "test/train", ("train", np.arange(count))
+    )
 
 
 @settings(deadline=None, max_examples=50)

@@ -76,7 +76,11 @@ def test_bad_splits_are_named(digits, spec, message):
 @pytest.mark.parametrize("label", [-1, 10, 255])
 def test_a_label_outside_the_classes_is_refused_with_its_index(label):
     data = LabelledImages(
-        np.zeros((3, 2, 2, 1), np.uint8), np.array([0, label, 1], np.int32), ("a",) * 10, "here/train", ("train", 0, 3)
+        np.zeros((3, 2, 2, 1), np.uint8),
+        np.array([0, label, 1], np.int32),
+        ("a",) * 10,
+        "here/train",
+        ("train", np.arange(3)),
     )
     with pytest.raises(UserError, match=rf"here/train: example 1 has label {label}, outside \[0, 10\)"):
         check_labels(data, 10)

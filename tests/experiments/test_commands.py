@@ -111,6 +111,7 @@ def test_resume_of_a_finished_run_shows_its_result(workdir):
 
 
 SCRIPTS = ("train.py", "evaluate.py", "summarize.py", "tabulate_results.py", "convert.py", "predict.py")
+SCRIPTS += ("inspect_data.py", "draw_augmentations.py")
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

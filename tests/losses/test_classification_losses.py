@@ -41,6 +41,15 @@ def torch_cross_entropy(logits, labels, label_smoothing, class_weights):
     return -(class_weights * scipy.special.log_softmax(logits, axis=1) * targets).sum(axis=1)
 
 
+def soft_targets(count):
+    """Probabilities of the classes, float32 `[count 3]`: of two, of all, and of one alone."""
+    generator = np.random.default_rng(1)
+    rows = generator.dirichlet(np.ones(NUM_CLASSES), count)
+    rows[::3, 0] = 0
+    rows[1::3] = np.eye(NUM_CLASSES)[generator.integers(0, NUM_CLASSES, len(rows[1::3]))]
+    return (rows / rows.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
 def torch_bce_with_logits(logits, targets, class_weights):
     """torch.nn.BCEWithLogitsLoss(weight=..., reduction="none") in its direct form, mean over the classes."""
     log_p, log_q = scipy.special.log_expit(logits), scipy.special.log_expit(-logits)
@@ -56,6 +65,80 @@ def test_softmax_cross_entropy_is_torchs(wine, label_smoothing, class_weights):
         logits.astype(np.float32), labels, label_smoothing=label_smoothing, class_weights=class_weights
     )
     np.testing.assert_allclose(got, expected, rtol=2e-6)
+
+
+@pytest.mark.parametrize("class_weights", [None, CLASS_WEIGHTS], ids=["unweighted", "weighted"])
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1, 1.0])
+def test_softmax_cross_entropy_of_probabilities_is_torchs(wine, label_smoothing, class_weights):
+    logits, _ = wine
+    targets = soft_targets(len(logits))
+    smoothed = (1 - label_smoothing) * targets.astype(np.float64) + label_smoothing / NUM_CLASSES
+    weights = np.ones(NUM_CLASSES) if class_weights is None else class_weights
+    expected = np.zeros(len(logits))
+    for k in range(NUM_CLASSES):
+        expected -= weights[k] * smoothed[:, k] * (logits[:, k] - np.log(np.exp(logits).sum(axis=1)))
+
+    def total(z):
+        losses = softmax_cross_entropy(z, targets, label_smoothing=label_smoothing, class_weights=class_weights)
+        return losses.sum(), losses
+
+    gradient, got = jax.grad(total, has_aux=True)(jnp.asarray(logits, jnp.float32))
+    np.testing.assert_allclose(got, expected, rtol=2e-6, atol=1e-7)
+    mass = (weights * smoothed).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(gradient, mass * scipy.special.softmax(logits, axis=1) - weights * smoothed, atol=2e-6)
+
+
+@every_loss
+@pytest.mark.parametrize("options", [{}, {"class_weights": CLASS_WEIGHTS}], ids=["unweighted", "weighted"])
+def test_one_hot_probabilities_are_the_label(wine, loss, options):
+    logits, labels = np.float32(wine[0]), wine[1]
+    if loss in SMOOTHED:
+        options = {**options, "label_smoothing": 0.1}
+    one_hot = np.eye(NUM_CLASSES, dtype=np.float32)[labels]
+    own = {**options, "one_of_k": True} if loss is sigmoid_binary_cross_entropy else options
+    np.testing.assert_allclose(loss(logits, one_hot, **own), loss(logits, labels, **options), rtol=2e-6)
+
+
+@pytest.mark.parametrize("loss", SMOOTHED)
+def test_the_loss_of_mixed_targets_is_the_mixture_of_the_losses(wine, loss):
+    logits, first = np.float32(wine[0]), wine[1]
+    second, eye = np.roll(first, 60), np.eye(NUM_CLASSES, dtype=np.float32)
+    share = np.random.default_rng(0).random(len(first), np.float32)
+    targets = share[:, None] * eye[first] + (1 - share)[:, None] * eye[second]
+    options = {"one_of_k": True} if loss is sigmoid_binary_cross_entropy else {}
+    parts = [loss(logits, labels, label_smoothing=0.2, class_weights=CLASS_WEIGHTS) for labels in (first, second)]
+    got = loss(logits, targets, label_smoothing=0.2, class_weights=CLASS_WEIGHTS, **options)
+    np.testing.assert_allclose(got, share * parts[0] + (1 - share) * parts[1], rtol=5e-6)
+
+
+@pytest.mark.parametrize(
+    "bad", [(0.0, 0.0, 0.0), (0.5, 0.51, 0.0), (-0.5, 1.0, 0.5), (2.0, -1.0, 0.0), (np.nan, 0.5, 0.5), (0, 0.99, 0)]
+)
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1, 1.0])
+def test_a_row_that_is_no_probabilities_gives_nan_in_loss_and_gradient_of_its_example_only(bad, label_smoothing):
+    targets = jnp.array([bad, (0.25, 0.75, 0.0), (0.3333, 0.3333, 0.3334)])
+    logits = jnp.array([[1.0, -jnp.inf, 3.0], [1.0, 2.0, 3.0], [0.0, 1e4, -1e4]])
+
+    def total(logits):
+        losses = softmax_cross_entropy(logits, targets, label_smoothing=label_smoothing)
+        return losses.sum(), losses
+
+    gradient, losses = jax.grad(total, has_aux=True)(logits)
+    np.testing.assert_array_equal(np.isnan(losses), [True, False, False])
+    np.testing.assert_array_equal(np.isnan(gradient), np.array([[True], [False], [False]]).repeat(3, axis=1))
+
+
+@pytest.mark.parametrize("class_weights", [None, np.array([2.0, 0.0, 1.0])], ids=["unweighted", "weighted"])
+def test_classes_excluded_by_minus_infinity_may_have_the_probability_zero(class_weights):
+    logits, targets = jnp.array([[0.0, -jnp.inf, 0.0]]), jnp.array([[0.25, 0.0, 0.75]])
+    weights = np.ones(3) if class_weights is None else class_weights
+    mass = 0.25 * weights[0] + 0.75 * weights[2]
+    value, gradient = jax.value_and_grad(
+        lambda z: softmax_cross_entropy(z, targets, class_weights=class_weights).sum()
+    )(logits)
+    np.testing.assert_allclose(value, mass * np.log(2.0), rtol=1e-6)
+    expected = [[mass / 2 - 0.25 * weights[0], 0, mass / 2 - 0.75 * weights[2]]]
+    np.testing.assert_allclose(gradient, expected, atol=1e-6)
 
 
 def test_softmax_cross_entropy_reduced_by_the_sum_of_weights_is_sklearns_log_loss(wine):

@@ -59,6 +59,31 @@ def test_every_loss_falls_and_its_metric_is_its_scalar(batch, loss, class_weight
     assert losses[-1] < 0.7 * losses[0]
 
 
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("class_weights", [None, tuple(0.5 + 0.1 * k for k in range(10))])
+def test_targets_are_learnt_where_the_batch_has_them(batch, loss, class_weights):
+    subject = task(loss, class_weights=class_weights)
+    params, model_state = subject.init(jax.random.key(0), batch)
+    mask = np.ones(64, np.float32)
+    mask[-3:] = 0
+    eye = jnp.eye(10)
+    target = 0.75 * eye[batch["label"]] + 0.25 * eye[jnp.roll(batch["label"], 1)]
+    value, output = subject.loss(
+        params, model_state, {**batch, "target": target, "mask": mask}, jax.random.key(0), train=True
+    )
+    weights = None if class_weights is None else np.array(class_weights, np.float32)
+    losses = LOSSES[loss](output.values["logits"], target, class_weights=weights)
+    np.testing.assert_allclose(value, np.asarray(losses, np.float64)[:-3].mean(), rtol=1e-5)  # by B also with weights
+    assert float(output.weight) == 61
+    np.testing.assert_array_equal(output.values["label"], batch["label"])
+    metrics = {}
+    for metric in subject.training_metrics().values():
+        metrics |= metric.compute(jax.device_get(metric.update(metric.empty(), output.values)))
+    right = np.asarray(output.values["logits"]).argmax(axis=1) == np.asarray(batch["label"])
+    assert metrics["loss"] == pytest.approx(float(value), rel=1e-5)
+    assert metrics["accuracy"] == pytest.approx(right[:-3].mean())
+
+
 def test_a_mask_of_nothing_gives_a_loss_of_zero_and_no_gradient(batch):
     subject = task()
     params, model_state = subject.init(jax.random.key(0), batch)

@@ -25,7 +25,7 @@ def test_every_wrong_example_is_under_its_text(shape, count):
     predicted[0] = 0  # one is right
     probabilities = np.full((count + 1, 2), 0.1)
     probabilities[np.arange(count + 1), predicted] = 0.5 + GENERATOR.permutation(count + 1) / 100
-    figure = most_confidently_wrong(images, labels, probabilities, ["zero", "one"], "a set")
+    figure = most_confidently_wrong(images.__getitem__, labels, probabilities, ["zero", "one"], "a set")
     (axes,) = figure.axes
     picture = np.asarray(axes.images[0].get_array())
     told = [int(text.get_text()[1:].partition(":")[0]) for text in axes.texts]
@@ -40,7 +40,7 @@ def test_every_wrong_example_is_under_its_text(shape, count):
 
 def test_nothing_wrong_is_drawn_too(tmp_path):
     images, labels = np.zeros((2, 8, 8, 1), np.uint8), np.arange(2)
-    figure = most_confidently_wrong(images, labels, np.eye(2), ["zero", "one"], "a set")
+    figure = most_confidently_wrong(images.__getitem__, labels, np.eye(2), ["zero", "one"], "a set")
     figure.savefig(tmp_path / "figure.png")
     assert figure.get_suptitle() == "0 of 2 wrong on a set"
 

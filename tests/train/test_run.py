@@ -419,7 +419,7 @@ def test_class_names_that_look_like_formulas_are_drawn(tmp_path):
     names = ["$\\foo$", "a_b", "<b>|"]
     confusion_matrix(np.eye(3, dtype=int), names, "$x").savefig(tmp_path / "a.png")
     images, labels = np.zeros((3, 2, 2, 1), np.uint8), np.array([1, 2, 0])
-    most_confidently_wrong(images, labels, np.eye(3), names, "o$").savefig(tmp_path / "b.png")
+    most_confidently_wrong(images.__getitem__, labels, np.eye(3), names, "o$").savefig(tmp_path / "b.png")
     assert (tmp_path / "b.png").stat().st_size > 1000
 
 

@@ -1,11 +1,23 @@
-"""What every random augmentation draws: a few uniform numbers from each example's own key, and whether to act at all."""
+"""What a random augmentation draws: a few uniform numbers from each example's own key, and whether to act at all."""
 
 from typing import Annotated, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
-from pydantic import Field
+from pydantic import AfterValidator, Field
+
+from cnn_jax.errors import UserError
+
+
+def _ascending(ends: tuple[float, float]) -> tuple[float, float]:
+    if ends[0] > ends[1]:
+        raise UserError(f"should be (smallest, largest), got {ends}; swap them")
+    return ends
+
+
+Ascending = AfterValidator(_ascending)
+"""Marks a pair of options as the ends of a range, so that configs with swapped ones are refused."""
 
 Probability: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 """The share of the examples that an operation changes."""

@@ -11,20 +11,18 @@ the batch (`pmap`): there the partner is of that share.
 Padding is never mixed in, nor an example with itself: whoever has such a partner stays as it is.
 """
 
-import functools
+import math
 from collections.abc import Callable
-from typing import Annotated, TypeAlias
+from typing import Annotated, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 from pydantic import Field
 
-Alpha: TypeAlias = Annotated[float, Field(gt=0)]
-Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
+from cnn_jax.data.augment.draws import Probability, per_example, uniforms
 
-MIXED, COEFFICIENT, CENTRE, CHOICE = range(4)
-"""What an example's key is folded with, one number for each thing that is drawn."""
+Alpha: TypeAlias = Annotated[float, Field(gt=0)]
 
 
 def mixup(
@@ -34,7 +32,7 @@ def mixup(
     mask: Float[Array, "B"],
     *,
     alpha: Alpha = 0.2,
-    probability: Share = 1.0,
+    probability: Probability = 1.0,
 ) -> tuple[Float[Array, "B *space C"], Float[Array, "B K"]]:
     r"""Each image and its target become $\lambda$ of their own and $1 - \lambda$ of their partner's.
 
@@ -52,8 +50,9 @@ def mixup(
     Returns:
       The mixed images, and their targets, whose rows have the sum 1.
     """
-    kept = jnp.where(_mixed(keys, mask, probability), _coefficients(keys, alpha), 1.0)
-    return _blend(images, _over_space(kept, images)), _blend(targets, _over_space(kept, targets))
+    draws = _draws(keys, rank=images.ndim - 2)
+    kept = jnp.where(_mixed(draws, mask, probability), _coefficients(draws, alpha), 1.0)
+    return _blend(images, per_example(kept, like=images)), _blend(targets, per_example(kept, like=targets))
 
 
 def cutmix(
@@ -63,15 +62,15 @@ def cutmix(
     mask: Float[Array, "B"],
     *,
     alpha: Alpha = 1.0,
-    probability: Share = 1.0,
+    probability: Probability = 1.0,
 ) -> tuple[Float[Array, "B *space C"], Float[Array, "B K"]]:
     r"""A box of each image is replaced by the same box of its partner, and as much of its target.
 
     Yun et al. 2019, "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable Features", Eqs. 1 and
-    2: $\lambda \sim \mathrm{Beta}(\alpha, \alpha)$, the box has the share $1 - \lambda$ of the image, and the same share
-    of each of its sides; its centre is uniform, and what lies outside of the image is cut off. As in the authors' code,
-    the target then takes the share of the pixels that were in fact replaced. One $\lambda$ and one box per example,
-    where their code has one for a batch.
+    2: $\lambda \sim \mathrm{Beta}(\alpha, \alpha)$, the box has the share $1 - \lambda$ of the image and its
+    proportions, its centre is uniform, and what lies outside of the image is cut off. As in the authors' code, the
+    target then takes the share of the pixels that were in fact replaced. Every example has a box of its own, where
+    their code has one for a batch.
 
     Args:
       keys: one per example.
@@ -84,10 +83,11 @@ def cutmix(
     Returns:
       The mixed images, and their targets, whose rows have the sum 1.
     """
-    outside, kept = _boxes(keys, images, alpha)
-    mixed = _mixed(keys, mask, probability)
-    outside = jnp.where(_over_space(mixed, images), outside, 1.0)
-    return _blend(images, outside), _blend(targets, _over_space(jnp.where(mixed, kept, 1.0), targets))
+    draws = _draws(keys, rank=images.ndim - 2)
+    outside, kept = _boxes(draws, images, alpha)
+    mixed = _mixed(draws, mask, probability)
+    outside = jnp.where(per_example(mixed, like=images), outside, 1.0)
+    return _blend(images, outside), _blend(targets, per_example(jnp.where(mixed, kept, 1.0), like=targets))
 
 
 def mixup_or_cutmix(
@@ -98,8 +98,8 @@ def mixup_or_cutmix(
     *,
     mixup_alpha: Alpha = 0.8,
     cutmix_alpha: Alpha = 1.0,
-    cutmix_share: Share = 0.5,
-    probability: Share = 1.0,
+    cutmix_share: Probability = 0.5,
+    probability: Probability = 1.0,
 ) -> tuple[Float[Array, "B *space C"], Float[Array, "B K"]]:
     """Either `mixup` or `cutmix`, drawn for each example.
 
@@ -118,14 +118,15 @@ def mixup_or_cutmix(
     Returns:
       The mixed images, and their targets, whose rows have the sum 1.
     """
-    cut = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, CHOICE), cutmix_share))(keys)
-    coefficients = _coefficients(keys, mixup_alpha)
-    outside, outside_share = _boxes(keys, images, cutmix_alpha)
+    draws = _draws(keys, rank=images.ndim - 2)
+    cut = draws.choice < cutmix_share
+    coefficients = _coefficients(draws, mixup_alpha)
+    outside, outside_share = _boxes(draws, images, cutmix_alpha)
     kept = jnp.where(cut, outside_share, coefficients)
-    kept_pixels = jnp.where(_over_space(cut, images), outside, _over_space(coefficients, images))
-    mixed = _mixed(keys, mask, probability)
-    kept_pixels = jnp.where(_over_space(mixed, images), kept_pixels, 1.0)
-    return _blend(images, kept_pixels), _blend(targets, _over_space(jnp.where(mixed, kept, 1.0), targets))
+    kept_pixels = jnp.where(per_example(cut, like=images), outside, per_example(coefficients, like=images))
+    mixed = _mixed(draws, mask, probability)
+    kept_pixels = jnp.where(per_example(mixed, like=images), kept_pixels, 1.0)
+    return _blend(images, kept_pixels), _blend(targets, per_example(jnp.where(mixed, kept, 1.0), like=targets))
 
 
 MIXINGS: dict[str, Callable[..., tuple[Array, Array]]] = {
@@ -135,34 +136,57 @@ MIXINGS: dict[str, Callable[..., tuple[Array, Array]]] = {
 }
 
 
-def _mixed(keys: Key[Array, "B"], mask: Float[Array, "B"], probability: float) -> Bool[Array, "B"]:
+class _Draws(NamedTuple):
+    """Uniform numbers in [0, 1) for every example: of whether, how, how much and where it is mixed."""
+
+    whether: Float[Array, "B"]
+    choice: Float[Array, "B"]
+    coefficient: Float[Array, "B 4"]
+    centre: Float[Array, "B D"]
+
+
+def _draws(keys: Key[Array, "B"], *, rank: int) -> _Draws:
+    drawn = uniforms(keys, count=6 + rank)
+    return _Draws(drawn[:, 0], drawn[:, 1], drawn[:, 2:6], drawn[:, 6:])
+
+
+def _mixed(draws: _Draws, mask: Float[Array, "B"], probability: float) -> Bool[Array, "B"]:
     """Which examples are mixed: drawn, and neither they nor their partners are padding."""
-    if len(keys) == 1:  # its partner is itself: the blend would be the same but for rounding
+    if len(mask) == 1:  # its partner is itself: the blend would be the same but for rounding
         return jnp.zeros(1, bool)
-    drawn = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, MIXED), probability))(keys)
-    return drawn & (mask > 0) & (_partners(mask) > 0)
+    return (draws.whether < probability) & (mask > 0) & (_partners(mask) > 0)
 
 
-def _coefficients(keys: Key[Array, "B"], alpha: float) -> Float[Array, "B"]:
-    return jax.vmap(lambda key: jax.random.beta(jax.random.fold_in(key, COEFFICIENT), alpha, alpha))(keys)
+def _coefficients(draws: _Draws, alpha: float) -> Float[Array, "B"]:
+    r"""Draws of $\mathrm{Beta}(\alpha, \alpha)$ in a fixed number of operations, where rejection would loop.
+
+    For $\alpha + 1$ a draw $y$ is the shadow of a point on a sphere (Ulrich 1984; Devroye 1986, Section IX.4.1),
+    $$y = \tfrac12 \left(1 + \sqrt{1 - u_1^{2 / (2 \alpha + 1)}} \cos 2 \pi u_2 \right),$$
+    and because $\mathrm{Gamma}(\alpha) = \mathrm{Gamma}(\alpha + 1)\, u^{1 / \alpha}$ the odds of the result are
+    $y / (1 - y) \cdot (u_3 / u_4)^{1 / \alpha}$.
+    """
+    # In (0, 1]: no logarithm of 0. [B, 4] -> [4, B]
+    u1, u2, u3, u4 = (1.0 - draws.coefficient).T
+    shadow = jnp.sqrt(-jnp.expm1(2.0 / (2.0 * alpha + 1.0) * jnp.log(u1))) * jnp.cos(2.0 * jnp.pi * u2)
+    return jax.nn.sigmoid(2.0 * jnp.arctanh(shadow) + (jnp.log(u3) - jnp.log(u4)) / alpha)
 
 
 def _boxes(
-    keys: Key[Array, "B"], images: Float[Array, "B *space C"], alpha: float
+    draws: _Draws, images: Float[Array, "B *space C"], alpha: float
 ) -> tuple[Float[Array, "B *space 1"], Float[Array, "B"]]:
     """1 outside of each example's box and 0 inside, and the share of the pixels that are outside."""
-    space = jnp.array(images.shape[1:-1])
-
-    def box(key: Key[Array, ""], coefficient: Float[Array, ""]) -> tuple[Array, Array]:
-        half = jnp.floor(space * (1.0 - coefficient) ** (1.0 / len(space)) / 2.0).astype(jnp.int32)
-        centre = jax.random.randint(jax.random.fold_in(key, CENTRE), space.shape, 0, space)
-        start, stop = jnp.maximum(centre - half, 0), jnp.minimum(centre + half, space)
-        places = jnp.meshgrid(*map(jnp.arange, images.shape[1:-1]), indexing="ij", sparse=True)
-        along = [(place >= start[axis]) & (place < stop[axis]) for axis, place in enumerate(places)]
-        inside = functools.reduce(jnp.logical_and, along)
-        return 1.0 - inside[..., None].astype(jnp.float32), 1.0 - jnp.prod(stop - start) / jnp.prod(space)
-
-    return jax.vmap(box)(keys, _coefficients(keys, alpha))
+    space = images.shape[1:-1]
+    sides = (1.0 - _coefficients(draws, alpha)) ** (1.0 / len(space))
+    inside, pixels = jnp.ones((), bool), jnp.ones((), jnp.int32)
+    for axis, size in enumerate(space):
+        half = jnp.floor(size * sides / 2.0).astype(jnp.int32)
+        centre = jnp.floor(size * draws.centre[:, axis]).astype(jnp.int32)
+        start, stop = jnp.maximum(centre - half, 0), jnp.minimum(centre + half, size)
+        pixels = pixels * (stop - start)
+        # [size] -> [1, ..., size, ..., 1]
+        place = jnp.arange(size).reshape([size if other == axis + 1 else 1 for other in range(images.ndim)])
+        inside = inside & (place >= per_example(start, like=images)) & (place < per_example(stop, like=images))
+    return 1.0 - inside.astype(jnp.float32), 1.0 - pixels / math.prod(space)
 
 
 def _partners(values: Array) -> Array:
@@ -171,10 +195,5 @@ def _partners(values: Array) -> Array:
 
 
 def _blend(values: Float[Array, "B ..."], kept: Float[Array, "B ..."]) -> Float[Array, "B ..."]:
-    return kept * values + (1.0 - kept) * _partners(values)
-
-
-def _over_space(values: Array, like: Array) -> Array:
-    """One value per example, for each of its pixels."""
-    # [B] -> [B, 1, ..., 1]
-    return values.reshape(-1, *[1] * (like.ndim - 1))
+    # Selected: whatever padding holds, 0 times it must not reach its neighbour.
+    return jnp.where(kept == 1.0, values, kept * values + (1.0 - kept) * _partners(values))

@@ -149,8 +149,9 @@ def _reflected(place: Array, length: int) -> Array:
     """The place in [0, length - 1] that a place outside mirrors."""
     if length == 1:
         return jnp.zeros_like(place)
-    place = jnp.mod(place, 2 * (length - 1))
-    return jnp.minimum(place, 2 * (length - 1) - place)
+    # Mirrored and mirrored again the image repeats: what counts is how far the nearest of its first pixels is.
+    period = 2 * (length - 1)
+    return jnp.abs(place - period * jnp.floor(place / period + 0.5))
 
 
 def _nearest(place: Array) -> Array:

@@ -1,0 +1,43 @@
+"""The handwritten digits that come with scikit-learn: real images without a download."""
+
+from typing import Any
+
+import numpy as np
+
+from cnn_jax.data.source import Source
+from cnn_jax.errors import unknown_name
+
+DIGITS_TRAIN_SHARE = 0.8
+DIGITS_LEVELS = 16.0
+
+
+def sklearn_source(name: str, *, directory: str | None, split_seed: int) -> Source:
+    """The handwritten digits that come with scikit-learn: 1,797 images of 8×8×1, no download.
+
+    The 17 grey levels 0 … 16 become 0 … 255. Training and test split, 80 % and 20 %, are a fixed permutation of
+    `split_seed`.
+
+    Args:
+      name: "digits".
+      directory: not used; the images are in the package.
+      split_seed: seed of the permutation.
+
+    Source: Alpaydin & Kaynak, Optical Recognition of Handwritten Digits, UCI 1998.
+    """
+    del directory
+    if name != "digits":
+        raise unknown_name("data set of source 'sklearn'", name, ["digits"])
+    from sklearn.datasets import load_digits
+
+    bunch: Any = load_digits()
+    images = np.round(bunch.images[..., None] * (255.0 / DIGITS_LEVELS)).astype(np.uint8)  # [1797, 8, 8] -> [.., 1]
+    labels = bunch.target.astype(np.int32)
+    order = np.random.Generator(np.random.PCG64(split_seed)).permutation(len(labels))
+    count = int(DIGITS_TRAIN_SHARE * len(labels))
+    parts = {"train": order[:count], "test": order[count:]}
+    return Source(
+        name="sklearn/digits",
+        class_names=tuple(str(digit) for digit in range(10)),
+        sizes={split: len(index) for split, index in parts.items()},
+        load_range=lambda split, start, stop: (images[parts[split][start:stop]], labels[parts[split][start:stop]]),
+    )

@@ -1,0 +1,181 @@
+"""What an image goes through on the host, in the processes that decode: one image to one of another size.
+
+`HOST_TRANSFORMS` is the table that a config looks up. A transform is a function `(image, *, options) -> image` on
+uint8 `[H, W, C]`; those in RANDOM take a NumPy generator first. Everything else belongs on the device: see
+`cnn_jax.data.augment`. No JAX is imported here: worker processes start without it.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any
+
+import numpy as np
+from jaxtyping import UInt8
+from pydantic import Field
+
+from cnn_jax.errors import UserError
+from cnn_jax.ops.image_files import Interpolation, central_part, pad_to, resize_image, resized_size
+
+Pixels = Annotated[int, Field(ge=1)]
+Size = Pixels | tuple[Pixels, Pixels]
+TRIES = 10
+
+
+def resize(
+    image: UInt8[np.ndarray, "h w C"], *, size: Size = 256, interpolation: Interpolation = "bilinear"
+) -> UInt8[np.ndarray, "H W C"]:
+    """Resize as Pillow does, with antialiasing.
+
+    Args:
+      image: uint8.
+      size: pixels of the shortest side, the longer one keeps the ratio, rounded down; or (height, width).
+      interpolation: the filter.
+
+    Raises:
+      UserError: the result would not fit in memory.
+    """
+    return resize_image(image, resized_size(image.shape[:2], size), interpolation=interpolation)
+
+
+def center_crop(image: UInt8[np.ndarray, "h w C"], *, size: Size = 224) -> UInt8[np.ndarray, "H W C"]:
+    """The middle of an image; one that is smaller gets black around it, as by torchvision's CenterCrop.
+
+    Args:
+      image: uint8.
+      size: pixels of both sides, or (height, width).
+    """
+    return central_part(image, _both(size))
+
+
+def random_crop(
+    generator: np.random.Generator,
+    image: UInt8[np.ndarray, "h w C"],
+    *,
+    size: Size = 224,
+    padding: Annotated[int, Field(ge=0)] = 0,
+) -> UInt8[np.ndarray, "H W C"]:
+    """A window at a uniformly random place; an image that is smaller gets black around it first.
+
+    Args:
+      generator: of random numbers.
+      image: uint8.
+      size: pixels of both sides, or (height, width).
+      padding: rows and columns of black that are put on every side before.
+    """
+    if padding:
+        image = np.pad(image, ((padding, padding), (padding, padding), (0, 0)))
+    height, width = _both(size)
+    image = pad_to(image, (height, width))
+    top = int(generator.integers(image.shape[0] - height + 1))
+    left = int(generator.integers(image.shape[1] - width + 1))
+    return image[top : top + height, left : left + width]
+
+
+def random_resized_crop(
+    generator: np.random.Generator,
+    image: UInt8[np.ndarray, "h w C"],
+    *,
+    size: Size = 224,
+    scale: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = (0.08, 1.0),
+    ratio: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (3 / 4, 4 / 3),
+    interpolation: Interpolation = "bilinear",
+) -> UInt8[np.ndarray, "H W C"]:
+    """A window of random area and shape, resized: the usual training augmentation of ImageNet.
+
+    The share of the area is uniform in `scale`, the logarithm of width over height uniform in that of `ratio`, the
+    place uniform. A window that does not fit is drawn again, ten times at most; then it is the largest in the middle
+    whose shape is within `ratio`. Szegedy et al. 2015 (section 6), as torchvision's RandomResizedCrop samples it.
+
+    Args:
+      generator: of random numbers.
+      image: uint8.
+      size: pixels of both sides of the result, or (height, width).
+      scale: smallest and largest share of the image's area.
+      ratio: smallest and largest width over height.
+      interpolation: the filter of resizing.
+
+    Raises:
+      UserError: a range ends before it begins.
+    """
+    for name, (low, high) in (("scale", scale), ("ratio", ratio)):
+        if low > high:
+            raise UserError(f"random_resized_crop: {name} {(low, high)} ends before it begins; give (least, most)")
+    top, left, height, width = _window(generator, image.shape[:2], scale, ratio)
+    return resize_image(image[top : top + height, left : left + width], _both(size), interpolation=interpolation)
+
+
+def _window(
+    generator: np.random.Generator, space: tuple[int, int], scale: tuple[float, float], ratio: tuple[float, float]
+) -> tuple[int, int, int, int]:
+    """Top, left, height and width of a window for `random_resized_crop`."""
+    rows, columns = space
+    for _ in range(TRIES):
+        area = rows * columns * generator.uniform(*scale)
+        shape = math.exp(generator.uniform(math.log(ratio[0]), math.log(ratio[1])))
+        width, height = round(math.sqrt(area * shape)), round(math.sqrt(area / shape))
+        if 0 < width <= columns and 0 < height <= rows:
+            top, left = generator.integers(rows - height + 1), generator.integers(columns - width + 1)
+            return int(top), int(left), height, width
+    height, width = rows, columns
+    if columns / rows < ratio[0]:
+        height = max(1, round(columns / ratio[0]))
+    elif columns / rows > ratio[1]:
+        width = max(1, round(rows * ratio[1]))
+    return (rows - height) // 2, (columns - width) // 2, height, width
+
+
+def random_flip(
+    generator: np.random.Generator,
+    image: UInt8[np.ndarray, "H W C"],
+    *,
+    probability: Annotated[float, Field(ge=0, le=1)] = 0.5,
+) -> UInt8[np.ndarray, "H W C"]:
+    """Mirror left to right with the given probability."""
+    return image[:, ::-1] if generator.random() < probability else image
+
+
+HOST_TRANSFORMS: dict[str, Callable[..., np.ndarray]] = {
+    "resize": resize,
+    "center_crop": center_crop,
+    "random_crop": random_crop,
+    "random_resized_crop": random_resized_crop,
+    "random_flip": random_flip,
+}
+
+RANDOM = ("random_crop", "random_resized_crop", "random_flip")
+"""Transforms that take a generator first."""
+
+
+def transform_image(
+    image: UInt8[np.ndarray, "h w C"],
+    nodes: Sequence[Mapping[str, Any]],
+    *,
+    generator: np.random.Generator | None,
+) -> UInt8[np.ndarray, "H W C"]:
+    """Apply transforms in order.
+
+    Args:
+      image: uint8.
+      nodes: checked `{name, **options}` nodes; names are those of HOST_TRANSFORMS.
+      generator: of the example and epoch; needed where a name is in RANDOM.
+
+    Returns:
+      uint8, contiguous in memory.
+
+    Raises:
+      UserError: a random transform and no generator, or as the transforms.
+    """
+    for node in nodes:
+        options = {name: value for name, value in node.items() if name != "name"}
+        function = HOST_TRANSFORMS[node["name"]]
+        if node["name"] not in RANDOM:
+            image = function(image, **options)
+        elif generator is None:
+            raise UserError(f"host transform {node['name']!r} is random; only a streamed training split can have it")
+        else:
+            image = function(generator, image, **options)
+    return np.ascontiguousarray(image)
+
+
+def _both(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else size

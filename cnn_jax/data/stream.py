@@ -1,0 +1,284 @@
+"""A split that does not fit in memory: Grain reads, decodes and transforms it, in the order of one that does."""
+
+import dataclasses
+import functools
+import hashlib
+import os
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from typing import Any, Generic, TypeAlias, TypeVar
+
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from cnn_jax.data.batches import evaluation_ranges, training_examples
+from cnn_jax.data.examples import Examples, pixels_of
+from cnn_jax.data.host_transforms import transform_image
+from cnn_jax.errors import CorruptImageError, UserError
+from cnn_jax.ops.image_files import Channels
+from cnn_jax.ops.random import purpose_number
+
+ENDLESS = 2**31 - 1
+"""Steps of a training: the largest number that its counter holds."""
+BATCHES_AHEAD = 2
+"""Of each thread or process that decodes."""
+
+Nodes: TypeAlias = Sequence[Mapping[str, Any]]
+Element = TypeVar("Element")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StreamedImages:
+    """One split whose images are read when they are needed.
+
+    Attributes:
+      examples: the base split.
+      indices: which of them, int64 `[N]`.
+      labels: class indices in `[0, len(class_names))`, int32 `[N]`; wrappers may have changed them.
+      class_names: one name per class.
+      origin: source, name, version, slice and wrappers, for reports and errors.
+      base: the base split's name, and `indices`.
+      channels: 1 for grey, 3 for RGB, 4 with transparency.
+      training_transforms: `{name, **options}` nodes of HOST_TRANSFORMS for training.
+      evaluation_transforms: and for evaluation, none of them random.
+      seed: of the random ones.
+      workers: processes that decode; with 0 the threads of this one do.
+      on_corrupt: an image that cannot be read is an "error", or "skip" masks its example.
+      max_corrupt: so many may be skipped.
+      corrupt: the lines that say which were, in the order that they were met.
+    """
+
+    examples: Examples
+    indices: Int[np.ndarray, "N"]
+    labels: Int[np.ndarray, "N"]
+    class_names: tuple[str, ...]
+    origin: str
+    base: tuple[str, Int[np.ndarray, "N"]]
+    channels: Channels = 3
+    training_transforms: Nodes = ()
+    evaluation_transforms: Nodes = ()
+    seed: int = 0
+    workers: int = 0
+    on_corrupt: str = "error"
+    max_corrupt: int = 0
+    corrupt: dict[str, None] = dataclasses.field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @functools.cached_property
+    def image_shape(self) -> tuple[int, ...]:
+        """`[H, W, C]` of a training image: that of the first one that can be read."""
+        for index in range(len(self)):
+            try:
+                return self._pixels(index, 0, self.training_transforms).shape
+            except CorruptImageError as error:
+                self._register([str(error)])
+        raise UserError(f"{self.origin}: none of the {len(self):,} images can be read")
+
+    def sha256(self) -> str:
+        """A digest of the base split, of what is selected and of the labels: equal data, equal digest."""
+        digest = hashlib.sha256(str(self.examples.description()["sha256"]).encode())
+        digest.update(np.ascontiguousarray(self.indices.astype("<i8")).data)
+        digest.update(np.ascontiguousarray(self.labels.astype("<i4")).data)
+        return digest.hexdigest()
+
+    def description(self) -> dict[str, Any]:
+        """What a passport says of the split."""
+        digest_of = self.examples.description()["digest_of"]
+        return {"origin": self.origin, "examples": len(self), "sha256": self.sha256(), "digest_of": digest_of}
+
+    def read(self, index: Int[np.ndarray, "M"]) -> UInt8[np.ndarray, "M H W C"]:
+        """The images of some examples as evaluation sees them; one that is skipped is black.
+
+        Raises:
+          CorruptImageError: an image cannot be read, where that is an error.
+        """
+        images, _, problems = self._read(index, np.zeros(len(index), np.int64), self.evaluation_transforms)
+        self._register(problems)
+        return images
+
+    def training_batch(
+        self, *, seed: int, step: int, batch_size: int, rows: Int[np.ndarray, "rows"] | None = None
+    ) -> dict[str, np.ndarray]:
+        """The batch of one step, read now; arguments and errors as `training_batches`."""
+        batch, problems = _training_batch(self, step, seed=seed, batch_size=batch_size, rows=rows)
+        self._register(problems)
+        return batch
+
+    def training_batches(
+        self, *, seed: int, start: int, batch_size: int, rows: Int[np.ndarray, "rows"] | None = None
+    ) -> Generator[dict[str, np.ndarray]]:
+        """The batches of `batches.training_batch`, from the step `start` on without end, read ahead.
+
+        Raises:
+          CorruptImageError: an image cannot be read, where that is an error, or more than `max_corrupt`.
+        """
+        make = functools.partial(_training_batch, self, seed=seed, batch_size=batch_size, rows=rows)
+        for batch, problems in _ahead(_Elements(make, ENDLESS), start=start, workers=self.workers):
+            self._register(problems)
+            yield batch
+
+    def evaluation_batches(
+        self, *, batch_size: int, multiple_of: int = 1, rows: Int[np.ndarray, "rows"] | None = None
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """The batches of `batches.evaluation_batches`, read ahead by threads: processes take too long to start.
+
+        Args:
+          batch_size: examples per batch, at most.
+          multiple_of: the number of devices a batch is divided over.
+          rows: which of the rows of each batch to read; all where it is None.
+
+        Raises:
+          CorruptImageError: as `training_batches`.
+        """
+        ranges = evaluation_ranges(len(self), batch_size=batch_size, multiple_of=multiple_of)
+        make = functools.partial(_evaluation_batch, self, ranges=ranges, rows=rows)
+        for batch, problems in _ahead(_Elements(make, len(ranges)), start=0, workers=0):
+            self._register(problems)
+            yield batch
+
+    def evaluation_batch_size(self, *, batch_size: int, multiple_of: int = 1) -> int:
+        """Rows of each of `evaluation_batches`, padding included."""
+        return evaluation_ranges(len(self), batch_size=batch_size, multiple_of=multiple_of)[0][2]
+
+    def _register(self, problems: Sequence[str]) -> None:
+        """Count what could not be read, each image once; stop where there is too much of it."""
+        for problem in problems:
+            if self.on_corrupt == "error":
+                raise CorruptImageError(f'{problem}; mend it, or set data.on_corrupt="skip"')
+            self.corrupt[problem] = None
+        if len(self.corrupt) > self.max_corrupt:
+            raise CorruptImageError(
+                f"{self.origin}: {len(self.corrupt)} images cannot be read, data.max_corrupt is {self.max_corrupt};"
+                f" the last one: {next(reversed(self.corrupt))}"
+            )
+
+    def _pixels(self, index: int, epoch: int, transforms: Nodes) -> UInt8[np.ndarray, "H W C"]:
+        pixels = pixels_of(self.examples[int(self.indices[index])], channels=self.channels)
+        # A function of (seed, epoch, example) alone. The first counter is the generator's own.
+        counter = np.array([0, 0, epoch, index], np.uint64)
+        key = np.array([self.seed, purpose_number("host_transforms")], np.uint64)
+        generator = np.random.Generator(np.random.Philox(key=key, counter=counter))
+        return transform_image(pixels, transforms, generator=generator)
+
+    def _read(
+        self, indices: Int[np.ndarray, "M"], epochs: Int[np.ndarray, "M"], transforms: Nodes
+    ) -> tuple[UInt8[np.ndarray, "M H W C"], np.ndarray, list[str]]:
+        """Images, 1 for each that could be read and 0 for the others, and why not."""
+        images: list[np.ndarray | None] = []
+        problems: list[str] = []
+        for index, epoch in zip(indices.tolist(), epochs.tolist(), strict=True):
+            try:
+                images.append(self._pixels(index, epoch, transforms))
+            except CorruptImageError as error:
+                images.append(None)
+                problems.append(str(error))
+        read = [image for image in images if image is not None]
+        shape = read[0].shape if read else self.image_shape
+        for index, image in zip(indices.tolist(), images, strict=True):
+            if image is not None and image.shape != shape:
+                name = self.examples[int(self.indices[index])].name
+                raise UserError(
+                    f"{self.origin}: {name} is {'×'.join(map(str, image.shape))}, others are"
+                    f" {'×'.join(map(str, shape))}; give data.transforms a resize or a crop to one size"
+                )
+        # BatchNorm sees masked examples too: another image of the batch does it less harm than a black one.
+        stand_in = read[0] if read else np.zeros(shape, np.uint8)
+        mask = np.array([image is not None for image in images], np.float32)
+        return np.stack([stand_in if image is None else image for image in images]), mask, problems
+
+
+def _training_batch(
+    split: StreamedImages, step: int, *, seed: int, batch_size: int, rows: Int[np.ndarray, "rows"] | None
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    index, epoch = training_examples(len(split), seed=seed, step=step, batch_size=batch_size, rows=rows)
+    images, mask, problems = split._read(index, epoch, split.training_transforms)
+    batch = {"image": images, "label": split.labels[index], "mask": mask, "id": index, "epoch": epoch}
+    return batch, problems
+
+
+def _evaluation_batch(
+    split: StreamedImages,
+    number: int,
+    *,
+    ranges: Sequence[tuple[int, int, int]],
+    rows: Int[np.ndarray, "rows"] | None,
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    start, stop, size = ranges[number]
+    mine = np.arange(size) if rows is None else rows
+    real = mine < stop - start
+    # Padding repeats the first example, which is read anyway, and is masked.
+    index = np.where(real, start + mine, start)
+    images, mask, problems = split._read(index, np.zeros(len(index), np.int64), split.evaluation_transforms)
+    return {"image": images, "label": split.labels[index], "mask": mask * real.astype(np.float32)}, problems
+
+
+@dataclasses.dataclass(frozen=True)
+class _Elements(Generic[Element]):
+    """Elements that a function makes from their number, as a source for Grain."""
+
+    make: Callable[[int], Element]
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Element:
+        return self.make(int(index))
+
+
+def _ahead(source: _Elements[Element], *, start: int, workers: int) -> Generator[Element]:
+    """The elements from `start` on, made by threads or by other processes before they are asked for."""
+    import grain
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():  # Grain's processes get absl's flags, which only absl's own main parses
+        flags.FLAGS.mark_as_parsed()
+    # A worker makes one element at a time: there are as many workers as there is to be done at once.
+    threads = 0 if workers else _cores()
+    dataset = grain.MapDataset.source(source).slice(slice(start, None))
+    elements = dataset.to_iter_dataset(
+        grain.ReadOptions(num_threads=threads, prefetch_buffer_size=BATCHES_AHEAD * threads)
+    )
+    if workers:
+        options = grain.multiprocessing.MultiprocessingOptions(
+            num_workers=workers, per_worker_buffer_size=BATCHES_AHEAD
+        )
+        elements = elements.mp_prefetch(options)
+    iterator = iter(elements)
+    try:
+        yield from iterator
+    finally:
+        iterator.close()
+
+
+def _cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class InTurn(Generic[Element]):
+    """Random access to what is made in turn: the next element costs nothing extra, any other begins anew.
+
+    Args:
+      begin: the number of an element to the elements from there on.
+    """
+
+    def __init__(self, begin: Callable[[int], Generator[Element]]):
+        self._begin = begin
+        self._elements: Generator[Element] | None = None
+        self._following = -1
+
+    def __call__(self, number: int) -> Element:
+        """The element of a number."""
+        if self._elements is None or number != self._following:
+            self.close()
+            self._elements = self._begin(number)
+        self._following = number + 1
+        return next(self._elements)
+
+    def close(self) -> None:
+        """End the threads and processes that read ahead."""
+        if self._elements is not None:
+            self._elements.close()
+            self._elements = None

@@ -1,0 +1,255 @@
+"""Contents of image files to pixels and back to another size, by Pillow: damaged and hostile files get one line."""
+
+import io
+import pathlib
+import struct
+import warnings
+import zlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from jaxtyping import UInt8
+
+from cnn_jax.errors import CorruptImageError, UserError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PILImage
+    from PIL.ImageFile import ImageFile
+
+Channels = Literal[1, 3, 4]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+"""What is decoded: pixels only. Pillow would hand others, such as EPS, to programs that run what is in them."""
+EXTENSIONS = {
+    **{".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".gif": "GIF", ".bmp": "BMP"},
+    **{".tif": "TIFF", ".tiff": "TIFF", ".ppm": "PPM", ".pgm": "PPM", ".jp2": "JPEG2000", ".avif": "AVIF"},
+}
+"""What the extensions of file names say."""
+DAMAGED = (
+    *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, RuntimeError, SyntaxError),
+    *(TypeError, ValueError, struct.error, zlib.error),
+)
+"""What Pillow's decoders raise for damaged files, besides OSError."""
+LARGEST_PIXELS = 178_956_970
+"""Pixels that an image may have, as PIL has it: a small file can declare more than the memory holds."""
+STEPS_OF_16_BITS = 257
+"""65535 / 255."""
+ORIENTED_BY = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
+"""Where Pillow finds the orientation of an image, besides a TIFF file's tags."""
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+
+
+def decode_image(
+    content: bytes,
+    *,
+    name: str,
+    channels: Channels | None = 3,
+    draft: int | None = None,
+    largest: int = LARGEST_PIXELS,
+) -> UInt8[np.ndarray, "H W C"]:
+    """The pixels of an image file, turned as its EXIF orientation says; of several frames the first.
+
+    Colours become grey by the luma of ITU-R 601-2, grey becomes equal colours, palettes and CMYK become colours as
+    Pillow converts them. Transparency is dropped, not blended, or kept with 4 channels (255 where there was none).
+    16-bit grey is divided by 257 and rounded down: 65535 becomes 255. The format is that of the content, whatever the
+    file's name says.
+
+    Args:
+      content: of the file; its format is one of FORMATS.
+      name: of the file, for errors.
+      channels: C: 1 is grey, 3 RGB, 4 RGBA; None is what the file has (1, 3 or 4).
+      draft: a JPEG file may be decoded at 1/2, 1/4 or 1/8 of its size, so long as its shortest side keeps this many
+        pixels: two to five times as fast. The pixels are means of blocks of the full image, to within the rounding of
+        the codec, so resizing after it gives nearly, not exactly, what it gives of the full image. None: full size.
+      largest: pixels that a file may declare.
+
+    Returns:
+      `[H, W, C]`, which may be read-only.
+
+    Raises:
+      CorruptImageError: no image, an unknown format, damaged or cut short, too many pixels, 32 bits a pixel, or 16
+        bits in more than one channel.
+    """
+    from PIL import Image, ImageOps
+
+    shown = repr(name)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\.")  # of what is large, or odd but readable
+            image = Image.open(io.BytesIO(content), formats=FORMATS)
+            if image.width * image.height > largest:
+                raise CorruptImageError(
+                    f"{shown} declares {image.width}×{image.height} pixels; {largest:,} are allowed"
+                )
+            if image.mode in ("I", "F"):
+                raise CorruptImageError(f"{shown} has 32 bits per pixel (mode {image.mode}); save it with 8 or 16")
+            if _is_cut_to_8_bits(image):
+                raise CorruptImageError(f"{shown} has 16 bits per channel (mode {image.mode}); save it with 8")
+            if draft is not None:
+                image.draft(None, (draft, draft))
+            image.load()
+            if image.format == "TIFF" or not ORIENTED_BY.isdisjoint(image.info):  # to look for it takes 30 µs
+                ImageOps.exif_transpose(image, in_place=True)
+            return _pixels(image, channels)
+    except CorruptImageError:
+        raise
+    except Image.DecompressionBombError:
+        raise CorruptImageError(f"{shown} declares more than the {LARGEST_PIXELS:,} pixels that are allowed") from None
+    except Image.UnidentifiedImageError:
+        raise CorruptImageError(f"{shown} is no image, or of an unknown format") from None
+    except OSError as error:
+        raise CorruptImageError(f"{shown} cannot be read: {_first_line(error.strerror or error)}") from None
+    except DAMAGED as error:
+        reason = _first_line(f"{type(error).__name__}: {error}")
+        raise CorruptImageError(f"{shown} is damaged ({reason})") from None
+
+
+def _first_line(error: object) -> str:
+    return (str(error).splitlines() or [""])[0]
+
+
+def _is_cut_to_8_bits(image: "ImageFile") -> bool:
+    """Whether the decoder will drop the low bytes of 16-bit channels, as Pillow does without a word."""
+    if image.mode.startswith("I;16"):
+        return False
+    for tile in image.tile:
+        arguments = tile[3] if isinstance(tile[3], Sequence) and not isinstance(tile[3], str) else (tile[3],)
+        if any(isinstance(argument, str) and ";16" in argument for argument in arguments):
+            return True
+    return False
+
+
+def _pixels(image: "PILImage", channels: Channels | None) -> UInt8[np.ndarray, "H W C"]:
+    """The pixels of a decoded image, with as many channels as are asked for."""
+    if image.mode.startswith("I;16"):
+        grey = (np.asarray(image) // STEPS_OF_16_BITS).astype(np.uint8)
+        return to_channels(grey[..., None], channels or 1)  # [H, W] -> [H, W, 1]
+    if channels is None:
+        channels = 1 if image.mode in ("1", "L") else 4 if image.has_transparency_data else 3
+    if image.mode != MODES[channels]:
+        if image.mode == "P" and "transparency" in image.info:
+            image = image.convert("RGBA")  # to anything else at once drops the transparency with a warning
+        image = image.convert(MODES[channels])
+    pixels = np.asarray(image)
+    return pixels[..., None] if channels == 1 else pixels  # [H, W] -> [H, W, 1]
+
+
+def to_channels(pixels: UInt8[np.ndarray, "H W C"], channels: Channels | None) -> UInt8[np.ndarray, "H W D"]:
+    """Grey, RGB or RGBA pixels as another of these: equal colours, luma (ITU-R 601-2), opaque, without transparency.
+
+    Args:
+      pixels: uint8, C is 1, 3 or 4 if it is to change.
+      channels: D: 1, 3 or 4; None leaves them.
+
+    Raises:
+      UserError: there is no rule for C channels.
+    """
+    if channels is None or channels == pixels.shape[-1]:
+        return pixels
+    if pixels.shape[-1] not in MODES:
+        raise UserError(
+            f"images of {pixels.shape[-1]} channels cannot become {channels}; only 1, 3 and 4 are converted"
+        )
+    from PIL import Image
+
+    grey = pixels.shape[-1] == 1
+    image = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if grey else pixels)).convert(MODES[channels])
+    converted = np.asarray(image)
+    return converted[..., None] if channels == 1 else converted  # [H, W] -> [H, W, 1]
+
+
+def content_format(content: bytes) -> str | None:
+    """The format that an image file has by its content, such as "JPEG"; None where it is none of FORMATS."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            found = Image.open(io.BytesIO(content), formats=FORMATS).format
+    except (OSError, Image.DecompressionBombError, *DAMAGED):
+        return None
+    return "JPEG" if found == "MPO" else found  # cameras put several pictures into one JPEG file
+
+
+def misnamed_format(content: bytes, *, name: str) -> str | None:
+    """The format of an image file's content where its name says another; None where they agree or it is no image.
+
+    Args:
+      content: of the file.
+      name: its path or name; one without a known extension says nothing.
+    """
+    said, found = EXTENSIONS.get(pathlib.PurePath(name).suffix.lower()), content_format(content)
+    return found if said is not None and found != said else None
+
+
+def resize_image(
+    pixels: UInt8[np.ndarray, "h w C"], size: tuple[int, int], *, interpolation: Interpolation
+) -> UInt8[np.ndarray, "H W C"]:
+    """Resize as Pillow does: bilinear, bicubic and Lanczos filters are widened where the image shrinks (antialiasing).
+
+    With four channels the last one is transparency, by which the colours are weighted.
+
+    Args:
+      pixels: uint8, any number of channels.
+      size: (height, width) in pixels; the image's own size returns it as it is.
+      interpolation: the filter.
+
+    Raises:
+      UserError: more pixels than LARGEST_PIXELS, such as of an image that is long and thin.
+    """
+    from PIL import Image
+
+    height, width = size
+    if height * width > LARGEST_PIXELS:
+        before = "{}×{}".format(*pixels.shape[:2])
+        raise UserError(f"an image of {before} pixels would become {height}×{width}; {LARGEST_PIXELS:,} are allowed")
+    if size == pixels.shape[:2]:
+        return pixels
+    method = Image.Resampling[interpolation.upper()]
+
+    def resize(part: UInt8[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
+        return np.asarray(Image.fromarray(np.ascontiguousarray(part)).resize((width, height), method))
+
+    if pixels.shape[-1] in (3, 4):
+        return resize(pixels)
+    return np.stack([resize(pixels[..., channel]) for channel in range(pixels.shape[-1])], axis=-1)
+
+
+def resized_size(size: tuple[int, int], wanted: int | tuple[int, int]) -> tuple[int, int]:
+    """(height, width) after resizing; the longer side is rounded down, as torchvision does.
+
+    Args:
+      size: (height, width) before.
+      wanted: pixels of the shortest side, or (height, width).
+
+    Example:
+      >>> resized_size((300, 201), 100)
+      (149, 100)
+    """
+    if not isinstance(wanted, int):
+        return wanted
+    height, width = size
+    if height <= width:
+        return wanted, int(wanted * width / height)
+    return int(wanted * height / width), wanted
+
+
+def central_part(pixels: UInt8[np.ndarray, "h w C"], size: tuple[int, int]) -> UInt8[np.ndarray, "H W C"]:
+    """The middle of an image; where it is smaller, there is black around it.
+
+    Odd margins are divided as torchvision's CenterCrop divides them: padding has the larger part behind, and a cut's
+    start is rounded to the nearest even number.
+    """
+    pixels = pad_to(pixels, size)
+    top, left = (round((have - wanted) / 2) for wanted, have in zip(size, pixels.shape[:2], strict=True))
+    return pixels[top : top + size[0], left : left + size[1]]
+
+
+def pad_to(pixels: UInt8[np.ndarray, "h w C"], size: tuple[int, int]) -> UInt8[np.ndarray, "H W C"]:
+    """Black around an image, so that it has at least a size; of odd margins the larger part is behind."""
+    missing = [max(wanted - have, 0) for wanted, have in zip(size, pixels.shape[:2], strict=True)]
+    if not any(missing):
+        return pixels
+    return np.pad(pixels, (*((gap // 2, (gap + 1) // 2) for gap in missing), (0, 0)))

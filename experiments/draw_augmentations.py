@@ -28,11 +28,11 @@ PAGE = ROOT / "experiments" / "results" / "augmentations.md"
 SIDE, EPOCHS = 96, 7
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "random_crop": {"padding": 12},
-    "cutout": {"size": 32},
+    "cutout": {"length": 32},
     "mixup": {"alpha": 1.0},
 }
 """Where the defaults are for images of 32 pixels, or too gentle to see."""
-DOTS_PER_INCH = 70
+DOTS_PER_INCH = 64
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
     folder = PAGE.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
     for name in [known.only] if known.only else table:
-        draw(name, images).savefig(folder / f"{name}.jpg", dpi=DOTS_PER_INCH, pil_kwargs={"quality": 85})
+        draw(name, images).savefig(folder / f"{name}.jpg", dpi=DOTS_PER_INCH, pil_kwargs={"quality": 80})
         print(f"wrote {(folder / name).relative_to(ROOT)}.jpg")
     if known.only is None:
         PAGE.write_text(page(), encoding="utf-8")

@@ -15,7 +15,8 @@ from cnn_jax.benchmark import store
 from cnn_jax.benchmark.cases import CPU_CASES, Case, select
 from cnn_jax.benchmark.gpu import GPU_CASES, smoke
 from cnn_jax.benchmark.peer import SCRIPTS, find_torch
-from cnn_jax.benchmark.table import Protocol, measure, our_side, torch_side
+from cnn_jax.benchmark.race import Protocol
+from cnn_jax.benchmark.table import measure, our_side, torch_side
 from cnn_jax.benchmark.worker import describe, make_experiment, make_runner, make_runs
 from cnn_jax.errors import UserError
 

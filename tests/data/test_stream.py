@@ -168,7 +168,7 @@ def test_skipped_images_are_masked_and_counted_once(damaged):
 
 def test_more_than_the_cap_is_an_error(damaged):
     stream = stream_of(damaged[0], on_corrupt="skip", max_corrupt=1)
-    with pytest.raises(CorruptImageError, match="2 images cannot be read, data.max_corrupt is 1"):
+    with pytest.raises(CorruptImageError, match=r"2 images cannot be read, data\.max_corrupt is 1"):
         list(stream.evaluation_batches(batch_size=8))
 
 
@@ -184,7 +184,7 @@ def test_without_one_image_that_can_be_read_there_is_no_shape(tmp_path):
 def test_images_of_different_sizes_need_a_resize(digits_folder, tmp_path):
     root = shutil.copytree(digits_folder, tmp_path / "sizes")
     Image.new("L", (9, 7)).save(next((root / "train").rglob("*.png")))
-    with pytest.raises(UserError, match="is 7×9×1, others are 8×8×1; give data.transforms a resize"):
+    with pytest.raises(UserError, match=r"is 7×9×1, others are 8×8×1; give data\.transforms a resize"):
         list(stream_of(root).evaluation_batches(batch_size=COUNT))
     transforms = ({"name": "resize", "size": (8, 8)},)
     assert len(list(stream_of(root, evaluation_transforms=transforms).evaluation_batches(batch_size=COUNT))) == 1

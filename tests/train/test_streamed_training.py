@@ -110,7 +110,7 @@ def test_what_is_skipped_is_in_result_and_report(config, folder, tmp_path):
         ({"stream": {"workers": -1}}, "config.data.stream.workers"),
         ({"stream": {"worker": 1}}, "did you mean 'workers'"),
         ({"transforms": {"evaluation": ({"name": "random_flip"},)}}, "evaluation is not random"),
-        ({"transforms": {"train": ({"name": "random_flip"},)}, "stream": None}, "images in memory are transformed once"),
+        ({"transforms": {"train": ({"name": "random_flip"},)}, "stream": None}, "in memory are transformed once"),
         ({"transforms": {"train": ({"name": "rezise"},)}}, "did you mean 'resize'"),
         ({"wrappers": {"train": ({"name": "label_nose"},)}}, "did you mean 'label_noise'"),
         ({"on_corrupt": "ignore"}, "config.data.on_corrupt"),

@@ -22,6 +22,7 @@ BEGIN, END = "<!-- benchmarks: written by experiments/benchmark.py table -->", "
 COMMANDS = {
     "cpu": "training steps and forward passes on this CPU, against PyTorch",
     "command": "the whole training command, start to finish, against a PyTorch script",
+    "data": "input pipelines on this CPU, against tf.data, PyTorch's DataLoader and Pillow's decoding",
     "gpu": "training steps and forward passes on a GPU in bfloat16, against PyTorch",
     "runs": "many runs trained in one program, against one alone, on any device",
     "scaling": "predict the step time on 1 to 1,024 devices",
@@ -34,14 +35,16 @@ def main(arguments: Sequence[str]) -> int:
     parser = command.Parser("Time training, in turn with PyTorch, and predict it for more devices.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     parsers = {name: commands.add_parser(name, help=text, description=text) for name, text in COMMANDS.items()}
-    for name in ("cpu", "command", "gpu"):
+    for name in ("cpu", "command", "data", "gpu"):
         made = "this one" if name == "gpu" else "made once"
         parsers[name].add_argument("--torch-python", metavar="PATH", help=f"a Python with torch; default: {made}")
-    for name in ("cpu", "command", "gpu", "runs"):
+    parsers["data"].add_argument("--tensorflow-python", metavar="PATH", help="one with TensorFlow; default: made once")
+    for name in ("cpu", "command", "data", "gpu", "runs"):
         parsers[name].add_argument("--rounds", type=int, default=5, help="at least this many; default: %(default)s")
         parsers[name].add_argument("--store", action="store_true", help="store the rows and write them into the README")
-    for name, default in (("cpu", ""), ("gpu", ""), ("runs", "resnet20")):
-        help_text = f"such as lenet5:train,resnet20; default: {default or 'all'}"
+    for name, default in (("cpu", ""), ("data", ""), ("gpu", ""), ("runs", "resnet20")):
+        example = "tf_data,stream_threads" if name == "data" else "lenet5:train,resnet20"
+        help_text = f"such as {example}; default: {default or 'all'}"
         parsers[name].add_argument("--rows", default=default, help=help_text)
         parsers[name].add_argument("--row-seconds", type=float, default=20.0, help="rounds are made until then")
         parsers[name].add_argument("--turn-seconds", type=float, default=0.8, help="how long a side runs")
@@ -73,20 +76,20 @@ def main(arguments: Sequence[str]) -> int:
     scaling.add_argument("--batch-size", type=int, help="per device; default: the CPU table's")
     parsers["table"].add_argument("--check", action="store_true", help="write nothing; exit with 2 if out of date")
     known, overrides = parser.parse_known_args(arguments)
-    if overrides and known.command not in ("cpu", "command", "gpu", "runs"):
+    if overrides and known.command not in ("cpu", "command", "gpu", "runs"):  # the others have no config
         raise UserError(f"argument {overrides[0]!r} is not understood; --help shows the arguments")
     if getattr(known, "rounds", 1) < 1:
         raise UserError(f"--rounds={known.rounds} must be 1 or more")
     if getattr(known, "store", False):
         if getattr(known, "peer", "") == "plain" or getattr(known, "smoke", False):
             raise UserError("--store is for measurements against PyTorch at full size; drop --peer=plain and --smoke")
-        if known.command in ("cpu", "gpu") and known.rows:
+        if known.command in ("cpu", "data", "gpu") and known.rows:
             raise UserError(f"--store replaces the whole table; drop --rows={known.rows}")
     if known.command == "scaling":
         return show_scaling(known)
     if known.command == "table":
         return write_table(check=known.check)
-    measurements = {"cpu": run_cpu, "command": run_command, "gpu": run_gpu, "runs": run_runs}
+    measurements = {"cpu": run_cpu, "command": run_command, "data": run_data, "gpu": run_gpu, "runs": run_runs}
     rows: list[dict[str, Any]] = []
     try:
         for row in measurements[known.command](known, overrides):
@@ -116,7 +119,7 @@ def torch_python(known: Any, *, default: str | None = None) -> str | None:
 
 def protocol(known: Any) -> Any:
     """How each row is measured."""
-    from cnn_jax.benchmark.table import Protocol
+    from cnn_jax.benchmark.race import Protocol
 
     return Protocol(rounds=known.rounds, turn_seconds=known.turn_seconds, row_seconds=known.row_seconds)
 
@@ -154,6 +157,27 @@ def run_command(known: Any, overrides: Sequence[str]) -> Iterable[dict[str, Any]
         return torch_python(known)
 
     return measure_command(epochs=known.epochs, rounds=known.rounds, python=python, overrides=overrides, say=say)
+
+
+def run_data(known: Any, _: Sequence[str]) -> Iterable[dict[str, Any]]:
+    """Input pipelines, which have no config to override."""
+    from cnn_jax.benchmark.data_cases import select_rows
+    from cnn_jax.benchmark.data_rows import measure_data
+    from cnn_jax.benchmark.peer import find_tensorflow, find_torch
+
+    finders = {
+        "pillow": lambda: (sys.executable, ""),
+        "tensorflow": lambda: find_tensorflow(known.tensorflow_python),
+        "torch": lambda: find_torch(known.torch_python),
+    }
+
+    def find_python(module: str) -> str | None:
+        python, why = finders[module]()
+        if python is None:
+            say(f"no {module}, so our numbers alone: {why}")
+        return python
+
+    return measure_data(select_rows(known.rows), find_python=find_python, protocol=protocol(known), say=say)
 
 
 def run_gpu(known: Any, overrides: Sequence[str]) -> Iterable[dict[str, Any]]:
@@ -230,8 +254,9 @@ def wide_console() -> rich.console.Console:
 def show_scaling(known: Any) -> int:
     """Step time and efficiency for 1 to 1,024 devices, and what is assumed."""
     from cnn_jax.benchmark.cases import CPU_CASES, select
+    from cnn_jax.benchmark.race import WARM_UP_STEPS
     from cnn_jax.benchmark.scaling import ASSUMPTIONS, INTERCONNECTS, Workload, predict
-    from cnn_jax.benchmark.table import OPERATIONS_PER_MAC, WARM_UP_STEPS, our_side
+    from cnn_jax.benchmark.table import OPERATIONS_PER_MAC, our_side
 
     if known.interconnect not in INTERCONNECTS:
         raise unknown_name("--interconnect", known.interconnect, INTERCONNECTS)

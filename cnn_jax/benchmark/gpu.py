@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from cnn_jax.benchmark.cases import Case
-from cnn_jax.benchmark.table import Protocol, Side, measure, our_side
+from cnn_jax.benchmark.race import Protocol, Side
+from cnn_jax.benchmark.table import measure, our_side
 from cnn_jax.errors import UserError
 
 GPU_CASES = (

@@ -60,14 +60,8 @@ class Worker:
         return json.loads(line)
 
     def cpu_seconds(self) -> float | None:
-        """Processor time that the process has used; None where the system does not tell."""
-        try:
-            fields = (
-                pathlib.Path(f"/proc/{self._process.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-            )
-        except OSError:
-            return None
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # utime and stime
+        """Processor time that the process and those below it have used; None where the system does not tell."""
+        return _cpu_seconds(self._process.pid)
 
     def _last_words(self) -> str:
         self._errors.seek(0)
@@ -88,6 +82,24 @@ class Worker:
         if self._process.stdout:
             self._process.stdout.close()
         self._errors.close()
+
+
+def _cpu_seconds(process: int) -> float | None:
+    """Processor time of a process, its children and theirs; None where the system does not tell."""
+    found: dict[int, list[str]] = {}
+    for file in pathlib.Path("/proc").glob("[0-9]*/stat"):
+        try:
+            found[int(file.parent.name)] = file.read_text(encoding="utf-8").rpartition(")")[2].split()
+        except OSError:  # ended meanwhile
+            continue
+    if process not in found:
+        return None
+    family = {process}
+    while more := {number for number, fields in found.items() if int(fields[1]) in family} - family:
+        family |= more
+    # utime and stime, and the same of children that have ended.
+    ticks = sum(int(field) for number in family for field in found[number][11:15])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def measure_in_turn(

@@ -15,6 +15,9 @@ RESULTS = pathlib.Path(__file__).resolve().parents[2] / "experiments" / "results
 NOT_QUIET = 0.05
 """Share of the machine's time that other processes may take before a table says so."""
 
+OF_THIS_MACHINE = ("--torch-python", "--tensorflow-python")
+PEERS = {"torch": "PyTorch", "tensorflow": "TensorFlow", "pillow": "Pillow"}
+
 
 def cores() -> int:
     """How many cores this process may use."""
@@ -36,7 +39,7 @@ def document(
     return {
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         # Paths of this machine are nobody's business.
-        "command": [pathlib.Path(sys.argv[0]).name, *(a for a in sys.argv[1:] if not a.startswith("--torch-python"))],
+        "command": [pathlib.Path(sys.argv[0]).name, *(a for a in sys.argv[1:] if not a.startswith(OF_THIS_MACHINE))],
         "commit": git["commit"],
         "dirty": git["dirty"],
         "hardware": {"device": device or processor(), "cores": cores(), "system": platform.system()},
@@ -68,6 +71,8 @@ def markdown(found: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     other = "one run alone" if any(row.get("runs", 1) > 1 for row in rows) else "PyTorch"
+    if any("goal" in row for row in rows):  # of several peers; each row names its own
+        other = "peer"
     lines = [
         f"| model | mode | images | batch | ours | {other} | ratio | least – greatest | {other}'s fastest form |",
         "|---|---|---|---:|---:|---:|---:|---:|---|",
@@ -92,7 +97,7 @@ def _number(value: float) -> str:
 def _origin(name: str, contents: Mapping[str, Any]) -> str:
     """Hardware, versions, commit and command in a sentence, and whether the machine was quiet."""
     hardware, packages = contents["hardware"], contents["versions"]
-    torch = f", PyTorch {packages['torch']}" if "torch" in packages else ""
+    torch = "".join(f", {shown} {packages[name]}" for name, shown in PEERS.items() if name in packages)
     if all(row["peer"] is None for row in contents["rows"]):
         torch = ", without PyTorch"
     commit = f"`{contents['commit'][:9]}`" if contents["commit"] else "no commit"

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn_jax.benchmark.cases import Case
-from cnn_jax.data.sources import LabelledImages, Source
+from cnn_jax.data.sources import Source
 from cnn_jax.errors import UserError
 from cnn_jax.memory import keep_freed_memory
 from cnn_jax.methods.summarize import summarize
@@ -28,6 +28,7 @@ from cnn_jax.train.experiment import Experiment
 from cnn_jax.train.many_runs import Mode, many_runs
 from cnn_jax.train.passport import versions
 from cnn_jax.train.run import build
+from cnn_jax.train.splits import Split
 
 BATCHES, STEPS = 64, 4
 RESIDENT = ("--config.data.resident=true", f"--config.train.steps_per_dispatch={STEPS}")
@@ -35,7 +36,7 @@ RESIDENT = ("--config.data.resident=true", f"--config.train.steps_per_dispatch={
 
 
 def make_experiment(
-    case: Case, *, overrides: tuple[str, ...] = (), batches: int = 1, splits: Mapping[str, LabelledImages] | None = None
+    case: Case, *, overrides: tuple[str, ...] = (), batches: int = 1, splits: Mapping[str, Split] | None = None
 ) -> Experiment:
     """The experiment of a case, on random pixels and labels.
 

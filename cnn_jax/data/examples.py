@@ -1,14 +1,15 @@
 """One base split of a source, whatever it is stored in: length, random access, labels and a description."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from cnn_jax.data.host_transforms import transform_image
 from cnn_jax.errors import UserError
-from cnn_jax.ops.image_files import Channels, decode_image, to_channels
+from cnn_jax.ops.image_files import Channels, decode_image, open_image, to_channels
 
 
 class Example(NamedTuple):
@@ -79,6 +80,32 @@ def digest_of_arrays(images: UInt8[np.ndarray, "N *space C"], labels: Int[np.nda
     digest.update(np.ascontiguousarray(images).data)
     digest.update(np.ascontiguousarray(labels.astype("<i4")).data)
     return digest.hexdigest()
+
+
+def transformed(
+    example: Example,
+    nodes: Sequence[Mapping[str, Any]],
+    *,
+    channels: Channels | None,
+    generator: np.random.Generator | None,
+) -> UInt8[np.ndarray, "*space C"]:
+    """The pixels of an example after transforms on the host, which work on the decoded file itself.
+
+    Args:
+      example: of `Examples`.
+      nodes: as of `transform_image`.
+      channels: as of `pixels_of`.
+      generator: as of `transform_image`.
+
+    Raises:
+      CorruptImageError: the file is no image or damaged.
+      UserError: as `transform_image`.
+    """
+    if nodes and isinstance(example.image, bytes):
+        image = open_image(example.image, name=example.name, channels=channels)
+        return transform_image(image, nodes, generator=generator)
+    pixels = pixels_of(example, channels=channels)
+    return transform_image(pixels, nodes, generator=generator) if nodes else pixels
 
 
 def pixels_of(

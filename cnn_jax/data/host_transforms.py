@@ -1,85 +1,94 @@
 """What an image goes through on the host, in the processes that decode: one image to one of another size.
 
 `HOST_TRANSFORMS` is the table that a config looks up. A transform is a function `(image, *, options) -> image` on
-uint8 `[H, W, C]`; those in RANDOM take a NumPy generator first. Everything else belongs on the device: see
-`cnn_jax.data.augment`. No JAX is imported here: worker processes start without it.
+Pillow's images of mode L, RGB or RGBA, so that pixels become an array only once, when few are left; those in RANDOM
+take a NumPy generator first. Everything else belongs on the device: see `cnn_jax.data.augment`. No JAX is imported
+here: worker processes start without it.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 from jaxtyping import UInt8
 from pydantic import Field
 
 from cnn_jax.errors import UserError
-from cnn_jax.ops.image_files import Interpolation, central_part, pad_to, resize_image, resized_size
+from cnn_jax.ops.image_files import Interpolation, check_pixels, from_pixels, resized_size, to_pixels
 
 Pixels = Annotated[int, Field(ge=1)]
 Size = Pixels | tuple[Pixels, Pixels]
 TRIES = 10
 
+PILImage: TypeAlias = Any
+"""`PIL.Image.Image`: Pillow is imported where it is used, and options are read from these signatures."""
 
-def resize(
-    image: UInt8[np.ndarray, "h w C"], *, size: Size = 256, interpolation: Interpolation = "bilinear"
-) -> UInt8[np.ndarray, "H W C"]:
+
+def resize(image: PILImage, *, size: Size = 256, interpolation: Interpolation = "bilinear") -> PILImage:
     """Resize as Pillow does, with antialiasing.
 
     Args:
-      image: uint8.
+      image: Pillow's.
       size: pixels of the shortest side, the longer one keeps the ratio, rounded down; or (height, width).
       interpolation: the filter.
 
     Raises:
       UserError: the result would not fit in memory.
     """
-    return resize_image(image, resized_size(image.shape[:2], size), interpolation=interpolation)
+    return _resized(image, resized_size((image.height, image.width), size), interpolation)
 
 
-def center_crop(image: UInt8[np.ndarray, "h w C"], *, size: Size = 224) -> UInt8[np.ndarray, "H W C"]:
+def center_crop(image: PILImage, *, size: Size = 224) -> PILImage:
     """The middle of an image; one that is smaller gets black around it, as by torchvision's CenterCrop.
 
     Args:
-      image: uint8.
+      image: Pillow's.
       size: pixels of both sides, or (height, width).
     """
-    return central_part(image, _both(size))
+    height, width = _both(size)
+    top, left = _middle(image.height, height), _middle(image.width, width)
+    return image.crop((left, top, left + width, top + height))
+
+
+def _middle(have: int, wanted: int) -> int:
+    """Where the middle part begins: padding has the larger part behind, a cut is rounded to the nearest even number."""
+    return round((have - wanted) / 2) if have >= wanted else -((wanted - have) // 2)
 
 
 def random_crop(
     generator: np.random.Generator,
-    image: UInt8[np.ndarray, "h w C"],
+    image: PILImage,
     *,
     size: Size = 224,
     padding: Annotated[int, Field(ge=0)] = 0,
-) -> UInt8[np.ndarray, "H W C"]:
+) -> PILImage:
     """A window at a uniformly random place; an image that is smaller gets black around it first.
 
     Args:
       generator: of random numbers.
-      image: uint8.
+      image: Pillow's.
       size: pixels of both sides, or (height, width).
       padding: rows and columns of black that are put on every side before.
     """
-    if padding:
-        image = np.pad(image, ((padding, padding), (padding, padding), (0, 0)))
     height, width = _both(size)
-    image = pad_to(image, (height, width))
-    top = int(generator.integers(image.shape[0] - height + 1))
-    left = int(generator.integers(image.shape[1] - width + 1))
-    return image[top : top + height, left : left + width]
+    starts = []
+    for have, wanted in ((image.height + 2 * padding, height), (image.width + 2 * padding, width)):
+        missing = max(wanted - have, 0)
+        starts.append(int(generator.integers(have + missing - wanted + 1)) - missing // 2 - padding)
+    top, left = starts
+    return image.crop((left, top, left + width, top + height))  # what lies outside is black
 
 
 def random_resized_crop(
     generator: np.random.Generator,
-    image: UInt8[np.ndarray, "h w C"],
+    image: PILImage,
     *,
     size: Size = 224,
     scale: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = (0.08, 1.0),
     ratio: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (3 / 4, 4 / 3),
     interpolation: Interpolation = "bilinear",
-) -> UInt8[np.ndarray, "H W C"]:
+) -> PILImage:
     """A window of random area and shape, resized: the usual training augmentation of ImageNet.
 
     The share of the area is uniform in `scale`, the logarithm of width over height uniform in that of `ratio`, the
@@ -88,7 +97,7 @@ def random_resized_crop(
 
     Args:
       generator: of random numbers.
-      image: uint8.
+      image: Pillow's.
       size: pixels of both sides of the result, or (height, width).
       scale: smallest and largest share of the image's area.
       ratio: smallest and largest width over height.
@@ -100,8 +109,9 @@ def random_resized_crop(
     for name, (low, high) in (("scale", scale), ("ratio", ratio)):
         if low > high:
             raise UserError(f"random_resized_crop: {name} {(low, high)} ends before it begins; give (least, most)")
-    top, left, height, width = _window(generator, image.shape[:2], scale, ratio)
-    return resize_image(image[top : top + height, left : left + width], _both(size), interpolation=interpolation)
+    top, left, height, width = _window(generator, (image.height, image.width), scale, ratio)
+    # Cut first: with a `box`, Pillow's filter would see pixels outside of the window.
+    return _resized(image.crop((left, top, left + width, top + height)), _both(size), interpolation)
 
 
 def _window(
@@ -125,16 +135,15 @@ def _window(
 
 
 def random_flip(
-    generator: np.random.Generator,
-    image: UInt8[np.ndarray, "H W C"],
-    *,
-    probability: Annotated[float, Field(ge=0, le=1)] = 0.5,
-) -> UInt8[np.ndarray, "H W C"]:
+    generator: np.random.Generator, image: PILImage, *, probability: Annotated[float, Field(ge=0, le=1)] = 0.5
+) -> PILImage:
     """Mirror left to right with the given probability."""
-    return image[:, ::-1] if generator.random() < probability else image
+    from PIL import Image
+
+    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if generator.random() < probability else image
 
 
-HOST_TRANSFORMS: dict[str, Callable[..., np.ndarray]] = {
+HOST_TRANSFORMS: dict[str, Callable[..., PILImage]] = {
     "resize": resize,
     "center_crop": center_crop,
     "random_crop": random_crop,
@@ -147,7 +156,7 @@ RANDOM = ("random_crop", "random_resized_crop", "random_flip")
 
 
 def transform_image(
-    image: UInt8[np.ndarray, "h w C"],
+    image: PILImage,
     nodes: Sequence[Mapping[str, Any]],
     *,
     generator: np.random.Generator | None,
@@ -155,16 +164,18 @@ def transform_image(
     """Apply transforms in order.
 
     Args:
-      image: uint8.
+      image: Pillow's, of mode L, RGB or RGBA, or pixels uint8 `[h, w, C]` with 1, 3 or 4 channels.
       nodes: checked `{name, **options}` nodes; names are those of HOST_TRANSFORMS.
       generator: of the example and epoch; needed where a name is in RANDOM.
 
     Returns:
-      uint8, contiguous in memory.
+      uint8, contiguous in memory; it may be read-only.
 
     Raises:
-      UserError: a random transform and no generator, or as the transforms.
+      UserError: a random transform and no generator, other channels, or as the transforms.
     """
+    if isinstance(image, np.ndarray):
+        image = from_pixels(image)
     for node in nodes:
         options = {name: value for name, value in node.items() if name != "name"}
         function = HOST_TRANSFORMS[node["name"]]
@@ -174,8 +185,18 @@ def transform_image(
             raise UserError(f"host transform {node['name']!r} is random; only a streamed training split can have it")
         else:
             image = function(generator, image, **options)
-    return np.ascontiguousarray(image)
+    return to_pixels(image)
 
 
 def _both(size: int | tuple[int, int]) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else size
+
+
+def _resized(image: PILImage, size: tuple[int, int], interpolation: Interpolation) -> PILImage:
+    from PIL import Image
+
+    height, width = size
+    check_pixels(height, width, before=(image.height, image.width))
+    if size == (image.height, image.width):
+        return image
+    return image.resize((width, height), Image.Resampling[interpolation.upper()])

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from cnn_jax.data.examples import Examples, pixels_of
-from cnn_jax.data.host_transforms import transform_image
+from cnn_jax.data.examples import Examples, transformed
 from cnn_jax.data.order import epoch_order_on_host
 from cnn_jax.data.stream import StreamedImages
 from cnn_jax.data.transform import training_transform
@@ -66,7 +65,7 @@ def batches_in_memory(
       UserError: the images are of different sizes.
     """
     chosen = [examples[int(index)] for index in indices[positions]]
-    images = [transform_image(pixels_of(one, channels=channels), transforms, generator=None) for one in chosen]
+    images = [transformed(one, transforms, channels=channels, generator=None) for one in chosen]
     for one, image in zip(chosen, images, strict=True):
         if image.shape != images[0].shape:
             shapes = ["×".join(map(str, shape)) for shape in (image.shape, images[0].shape)]

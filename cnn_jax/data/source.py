@@ -9,8 +9,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from cnn_jax.data.decoded import stack_images
-from cnn_jax.data.examples import ArrayExamples, Examples, pixels_of
-from cnn_jax.data.host_transforms import transform_image
+from cnn_jax.data.examples import ArrayExamples, Examples, transformed
 from cnn_jax.data.labelled import LabelledImages
 from cnn_jax.data.wrappers import apply_wrappers, describe_wrappers
 from cnn_jax.errors import CorruptImageError, UserError, unknown_name
@@ -202,7 +201,7 @@ def load_images(
         for position, index in enumerate(indices.tolist()):
             try:
                 example = examples[index]
-                pixels = pixels_of(example, channels=channels)
+                pixels = transformed(example, transforms, channels=channels, generator=None)
             except CorruptImageError as error:
                 if max_corrupt is None:
                     raise
@@ -211,7 +210,7 @@ def load_images(
                     raise UserError(f"more than {max_corrupt} images cannot be read; the last: {error}") from None
                 continue
             kept.append(position)
-            yield example.name, transform_image(pixels, transforms, generator=None) if transforms else pixels
+            yield example.name, pixels
 
     images = stack_images(readable(), count=len(indices))
     if not kept:

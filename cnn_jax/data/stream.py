@@ -11,8 +11,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from cnn_jax.data.batches import evaluation_ranges, training_examples
-from cnn_jax.data.examples import Examples, pixels_of
-from cnn_jax.data.host_transforms import transform_image
+from cnn_jax.data.examples import Examples, transformed
 from cnn_jax.errors import CorruptImageError, UserError
 from cnn_jax.ops.image_files import Channels
 from cnn_jax.ops.random import purpose_number
@@ -154,12 +153,12 @@ class StreamedImages:
             )
 
     def _pixels(self, index: int, epoch: int, transforms: Nodes) -> UInt8[np.ndarray, "H W C"]:
-        pixels = pixels_of(self.examples[int(self.indices[index])], channels=self.channels)
         # A function of (seed, epoch, example) alone. The first counter is the generator's own.
         counter = np.array([0, 0, epoch, index], np.uint64)
         key = np.array([self.seed, purpose_number("host_transforms")], np.uint64)
         generator = np.random.Generator(np.random.Philox(key=key, counter=counter))
-        return transform_image(pixels, transforms, generator=generator)
+        example = self.examples[int(self.indices[index])]
+        return transformed(example, transforms, channels=self.channels, generator=generator)
 
     def _read(
         self, indices: Int[np.ndarray, "M"], epochs: Int[np.ndarray, "M"], transforms: Nodes

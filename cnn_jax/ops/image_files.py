@@ -49,7 +49,23 @@ def decode_image(
     draft: int | None = None,
     largest: int = LARGEST_PIXELS,
 ) -> UInt8[np.ndarray, "H W C"]:
-    """The pixels of an image file, turned as its EXIF orientation says; of several frames the first.
+    """The pixels of an image file as `open_image` opens it; arguments and errors are its own.
+
+    Returns:
+      `[H, W, C]`, which may be read-only.
+    """
+    return to_pixels(open_image(content, name=name, channels=channels, draft=draft, largest=largest))
+
+
+def open_image(
+    content: bytes,
+    *,
+    name: str,
+    channels: Channels | None = 3,
+    draft: int | None = None,
+    largest: int = LARGEST_PIXELS,
+) -> "PILImage":
+    """An image file, decoded and turned as its EXIF orientation says; of several frames the first.
 
     Colours become grey by the luma of ITU-R 601-2, grey becomes equal colours, palettes and CMYK become colours as
     Pillow converts them. Transparency is dropped, not blended, or kept with 4 channels (255 where there was none).
@@ -61,12 +77,12 @@ def decode_image(
       name: of the file, for errors.
       channels: C: 1 is grey, 3 RGB, 4 RGBA; None is what the file has (1, 3 or 4).
       draft: a JPEG file may be decoded at 1/2, 1/4 or 1/8 of its size, so long as its shortest side keeps this many
-        pixels: two to five times as fast. The pixels are means of blocks of the full image, to within the rounding of
-        the codec, so resizing after it gives nearly, not exactly, what it gives of the full image. None: full size.
+        pixels, which takes less than half of the time. The pixels are about means of blocks of the full image, so
+        resizing after it gives nearly, not exactly, what it gives of the full image. None: full size.
       largest: pixels that a file may declare.
 
     Returns:
-      `[H, W, C]`, which may be read-only.
+      Pillow's image, of mode L, RGB or RGBA.
 
     Raises:
       CorruptImageError: no image, an unknown format, damaged or cut short, too many pixels, 32 bits a pixel, or 16
@@ -92,7 +108,7 @@ def decode_image(
             image.load()
             if image.format == "TIFF" or not ORIENTED_BY.isdisjoint(image.info):  # to look for it takes 30 µs
                 ImageOps.exif_transpose(image, in_place=True)
-            return _pixels(image, channels)
+            return _converted(image, channels)
     except CorruptImageError:
         raise
     except Image.DecompressionBombError:
@@ -121,19 +137,41 @@ def _is_cut_to_8_bits(image: "ImageFile") -> bool:
     return False
 
 
-def _pixels(image: "PILImage", channels: Channels | None) -> UInt8[np.ndarray, "H W C"]:
-    """The pixels of a decoded image, with as many channels as are asked for."""
+def _converted(image: "PILImage", channels: Channels | None) -> "PILImage":
+    """A decoded image with as many channels as are asked for."""
+    from PIL import Image
+
     if image.mode.startswith("I;16"):
-        grey = (np.asarray(image) // STEPS_OF_16_BITS).astype(np.uint8)
-        return to_channels(grey[..., None], channels or 1)  # [H, W] -> [H, W, 1]
+        grey = Image.fromarray((np.asarray(image) // STEPS_OF_16_BITS).astype(np.uint8))
+        return grey.convert(MODES[channels or 1])
     if channels is None:
         channels = 1 if image.mode in ("1", "L") else 4 if image.has_transparency_data else 3
-    if image.mode != MODES[channels]:
-        if image.mode == "P" and "transparency" in image.info:
-            image = image.convert("RGBA")  # to anything else at once drops the transparency with a warning
-        image = image.convert(MODES[channels])
+    if image.mode == MODES[channels]:
+        return image
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # to anything else at once drops the transparency with a warning
+    return image.convert(MODES[channels])
+
+
+def to_pixels(image: "PILImage") -> UInt8[np.ndarray, "H W C"]:
+    """The pixels of an image of mode L, RGB or RGBA; they may be read-only."""
     pixels = np.asarray(image)
-    return pixels[..., None] if channels == 1 else pixels  # [H, W] -> [H, W, 1]
+    return pixels[..., None] if pixels.ndim == 2 else pixels  # [H, W] -> [H, W, 1]
+
+
+def from_pixels(pixels: UInt8[np.ndarray, "H W C"]) -> "PILImage":
+    """Pillow's image of pixels.
+
+    Raises:
+      UserError: not 1, 3 or 4 channels, which are L, RGB and RGBA.
+    """
+    from PIL import Image
+
+    if pixels.ndim != 3 or pixels.shape[-1] not in MODES:
+        raise UserError(
+            f"images of shape {pixels.shape} cannot be transformed on the host; those of 1, 3 or 4 channels can"
+        )
+    return Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels))
 
 
 def to_channels(pixels: UInt8[np.ndarray, "H W C"], channels: Channels | None) -> UInt8[np.ndarray, "H W D"]:
@@ -152,12 +190,7 @@ def to_channels(pixels: UInt8[np.ndarray, "H W C"], channels: Channels | None) -
         raise UserError(
             f"images of {pixels.shape[-1]} channels cannot become {channels}; only 1, 3 and 4 are converted"
         )
-    from PIL import Image
-
-    grey = pixels.shape[-1] == 1
-    image = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if grey else pixels)).convert(MODES[channels])
-    converted = np.asarray(image)
-    return converted[..., None] if channels == 1 else converted  # [H, W] -> [H, W, 1]
+    return to_pixels(from_pixels(pixels).convert(MODES[channels]))
 
 
 def content_format(content: bytes) -> str | None:
@@ -202,9 +235,7 @@ def resize_image(
     from PIL import Image
 
     height, width = size
-    if height * width > LARGEST_PIXELS:
-        before = "{}×{}".format(*pixels.shape[:2])
-        raise UserError(f"an image of {before} pixels would become {height}×{width}; {LARGEST_PIXELS:,} are allowed")
+    check_pixels(height, width, before=(pixels.shape[0], pixels.shape[1]))
     if size == pixels.shape[:2]:
         return pixels
     method = Image.Resampling[interpolation.upper()]
@@ -215,6 +246,17 @@ def resize_image(
     if pixels.shape[-1] in (3, 4):
         return resize(pixels)
     return np.stack([resize(pixels[..., channel]) for channel in range(pixels.shape[-1])], axis=-1)
+
+
+def check_pixels(height: int, width: int, *, before: tuple[int, int]) -> None:
+    """Refuse to make an image of more pixels than LARGEST_PIXELS.
+
+    Raises:
+      UserError: names the size before, and after.
+    """
+    if height * width > LARGEST_PIXELS:
+        shown = "{}×{}".format(*before)
+        raise UserError(f"an image of {shown} pixels would become {height}×{width}; {LARGEST_PIXELS:,} are allowed")
 
 
 def resized_size(size: tuple[int, int], wanted: int | tuple[int, int]) -> tuple[int, int]:

@@ -6,18 +6,29 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnn_jax.data.host_transforms import (
-    HOST_TRANSFORMS,
-    RANDOM,
-    center_crop,
-    random_crop,
-    random_flip,
-    random_resized_crop,
-    resize,
-    transform_image,
-)
+from cnn_jax.data.host_transforms import HOST_TRANSFORMS, RANDOM, transform_image
 from cnn_jax.errors import UserError
 from cnn_jax.train.config_node import check_node
+
+
+def resize(image, **options):
+    return transform_image(image, [{"name": "resize", **options}], generator=None)
+
+
+def center_crop(image, **options):
+    return transform_image(image, [{"name": "center_crop", **options}], generator=None)
+
+
+def random_crop(generator, image, **options):
+    return transform_image(image, [{"name": "random_crop", **options}], generator=generator)
+
+
+def random_resized_crop(generator, image, **options):
+    return transform_image(image, [{"name": "random_resized_crop", **options}], generator=generator)
+
+
+def random_flip(generator, image, **options):
+    return transform_image(image, [{"name": "random_flip", **options}], generator=generator)
 
 
 @pytest.fixture(scope="module")
@@ -128,11 +139,11 @@ def test_random_resized_crop_samples_as_torchvision(height, width, monkeypatch):
 
     windows = []
 
-    def watch(pixels, size, *, interpolation):
-        windows.append((*pixels[0, 0, :2].tolist(), *pixels.shape[:2]))
-        return pixels
+    def watch(image, size, interpolation):
+        windows.append((*np.asarray(image)[0, 0, :2].tolist(), image.height, image.width))
+        return image
 
-    monkeypatch.setattr(module, "resize_image", watch)
+    monkeypatch.setattr(module, "_resized", watch)
     generator, image = numbers(1), coordinates(height, width)
     for _ in range(3000):
         random_resized_crop(generator, image, size=8)

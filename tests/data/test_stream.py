@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from cnn_jax.data.batches import evaluation_batches, training_batch
-from cnn_jax.data.host_transforms import resize
+from cnn_jax.data.host_transforms import transform_image
 from cnn_jax.data.sources import Source, open_source
 from cnn_jax.data.stream import InTurn, StreamedImages
 from cnn_jax.errors import CorruptImageError, UserError
@@ -195,7 +195,9 @@ def test_transforms_are_those_of_the_table(digits_folder):
     nodes = ({"name": "resize", "size": 5},)
     stream = stream_of(digits_folder, evaluation_transforms=nodes, training_transforms=CROPS[:1])
     assert stream.image_shape == (6, 6, 1)
-    np.testing.assert_array_equal(stream.read(np.array([4]))[0], resize(memory.images[4], size=5))
+    np.testing.assert_array_equal(
+        stream.read(np.array([4]))[0], transform_image(memory.images[4], nodes, generator=None)
+    )
 
 
 def test_the_digest_tells_content_selection_and_labels_apart(digits_folder, tmp_path):

@@ -31,7 +31,14 @@ from cnn_jax.data.augment.geometry import (
     random_zoom,
     random_zoom_matrices,
 )
-from cnn_jax.data.augment.policies import auto_augment, rand_augment, trivial_augment
+from cnn_jax.data.augment.policies import (
+    auto_augment,
+    auto_augment_matrices,
+    rand_augment,
+    rand_augment_matrices,
+    trivial_augment,
+    trivial_augment_matrices,
+)
 from cnn_jax.data.augment.resized_crop import random_resized_crop, random_resized_crop_matrices
 from cnn_jax.data.augment.views import simclr_view, simclr_view_matrices
 
@@ -67,6 +74,9 @@ GEOMETRIC: dict[str, Callable[..., Array]] = {
     "random_shear": random_shear_matrices,
     "random_zoom": random_zoom_matrices,
     "simclr_view": simclr_view_matrices,
+    "auto_augment": auto_augment_matrices,
+    "rand_augment": rand_augment_matrices,
+    "trivial_augment": trivial_augment_matrices,
 }
 """What augmentations that move pixels do to boxes and segmentation maps: `(keys, *, size, options) -> matrices`.
 

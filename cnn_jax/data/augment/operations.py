@@ -139,7 +139,8 @@ def apply_choices(
     """Apply N operations in turn to each example, each its own.
 
     Levels equal those of Pillow (`Image.transform`, `Image.rotate`, `ImageOps`, `ImageEnhance`), with which
-    torchvision's policies work on Pillow images; bilinear interpolation may differ from it by one level.
+    torchvision's policies work on Pillow images; bilinear interpolation may differ from it by one level, and
+    AutoContrast where a result is whole, which Pillow's floating-point numbers may bring just below itself.
 
     Args:
       levels: 0 to 255, with one channel or three (red, green, blue).

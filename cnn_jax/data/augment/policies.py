@@ -1,8 +1,8 @@
 """Automatic augmentation policies: AutoAugment, RandAugment and TrivialAugment, with torchvision's search spaces.
 
-Operations equal Pillow's to the level, and so torchvision's on Pillow images. Images are rounded to 256 levels first;
-what a geometric operation brings into view from outside of an image is black. Each policy comes with a function of the
-same draws that returns the matrices by which boxes and segmentation maps move with the pixels.
+Operations equal Pillow's (see `apply_choices`), and so torchvision's on Pillow images. Images are rounded to 256 levels
+first; what a geometric operation brings into view from outside of an image is black. Each policy comes with a function
+of the same draws that returns the matrices by which boxes and segmentation maps move with the pixels.
 """
 
 from typing import Annotated, TypeAlias

@@ -127,8 +127,8 @@ def test_importing_everything_starts_no_device_and_needs_no_extra():
 
 
 def test_importing_the_whole_package_takes_below_two_and_a_half_processor_seconds():
-    # The best of three: other processes on this machine must not fail the test.
-    assert min(probe(MODULES)["seconds"] for _ in range(3)) < 2.5
+    # One of three: other processes on this machine must not fail the test.
+    assert any(probe(MODULES)["seconds"] < 2.5 for _ in range(3))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))

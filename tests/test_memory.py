@@ -21,6 +21,7 @@ print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="settings of glibc's malloc")
 def test_steps_after_the_first_take_no_new_pages():
     found = {}

@@ -114,9 +114,11 @@ class CapsuleNetwork(Classifier, kw_only=True):
       >>> import jax
       >>> model = capsule_network(num_classes=10, width_multiplier=0.05)
       >>> images = jnp.zeros((2, 28, 28, 1))
-      >>> variables = model.init(jax.random.key(0), images, train=False)
-      >>> vectors = model.apply(variables, images, method="capsules")
-      >>> drawn = model.apply(variables, vectors, image_shape=(28, 28, 1), method="reconstruct")
+      >>> variables = jax.eval_shape(lambda key: model.init(key, images, train=False), jax.random.key(0))
+      >>> def draw(variables, images):
+      ...     vectors = model.apply(variables, images, method="capsules")
+      ...     return vectors, model.apply(variables, vectors, image_shape=(28, 28, 1), method="reconstruct")
+      >>> vectors, drawn = jax.eval_shape(draw, variables, images)
       >>> vectors.shape, drawn.shape
       ((2, 10, 16), (2, 28, 28, 1))
     """

@@ -68,6 +68,7 @@ def test_many_runs_count_the_examples_of_all():
     assert row["parameters"] == 61_706  # of one run
 
 
+@pytest.mark.slow
 def test_different_networks_are_refused():
     peer = our_side(overrides=("--config.model.num_classes=11",))
     with pytest.raises(UserError, match=r"lenet5: the sides differ, parameters: .*61706.*61791"):
@@ -131,6 +132,7 @@ def test_a_row_against_torch(torch_python):
     assert row["peer_versions"]["torch"]
 
 
+@pytest.mark.slow
 def test_without_torch_the_reason_is_told(tmp_path, monkeypatch):
     assert find_torch("/nowhere/python") == (None, "/nowhere/python cannot import torch")
     # An index that has nothing: the environment is made, the package is not found.
@@ -211,16 +213,21 @@ def test_unknown_rows(rows, message):
         (["cpu", "--rounds=0"], "--rounds=0 must be 1 or more"),
         (["scaling", "--interconnect=nvlink"], "did you mean 'nvlink4'"),
         (["table", "--chekc"], "'--chekc' is not understood"),
-        (["gpu", "--rows=resnet20"], "JAX finds no GPU here"),
-        (["cpu", "--rows=,"], "--rows=, names no model"),
-        (["cpu", "--peer=plain", "--store"], "drop --peer=plain"),
-        (["cpu", "--rows=lenet5", "--store"], "drop --rows=lenet5"),
-        (["runs", "--rows=resnet20:forward"], "known: train"),
-        (["runs", "--runs=1"], "--runs=1 must be 2 or more"),
-        (["command", "--config.train.duration.steps=10"], "the peer trains for --epochs"),
-        (["scaling", "--model=lenet5,resnet20"], "must be one model"),
-        (["scaling", "--bandwidth=0"], "--bandwidth=0.0 must be above 0"),
-        (["tabel"], "invalid choice"),
+        *(
+            pytest.param(*row, marks=pytest.mark.slow)
+            for row in [
+                (["gpu", "--rows=resnet20"], "JAX finds no GPU here"),
+                (["cpu", "--rows=,"], "--rows=, names no model"),
+                (["cpu", "--peer=plain", "--store"], "drop --peer=plain"),
+                (["cpu", "--rows=lenet5", "--store"], "drop --rows=lenet5"),
+                (["runs", "--rows=resnet20:forward"], "known: train"),
+                (["runs", "--runs=1"], "--runs=1 must be 2 or more"),
+                (["command", "--config.train.duration.steps=10"], "the peer trains for --epochs"),
+                (["scaling", "--model=lenet5,resnet20"], "must be one model"),
+                (["scaling", "--bandwidth=0"], "--bandwidth=0.0 must be above 0"),
+                (["tabel"], "invalid choice"),
+            ]
+        ),
     ],
 )
 def test_bad_input_of_the_benchmark_is_one_line_and_status_2(arguments, message, repository):

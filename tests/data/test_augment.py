@@ -105,6 +105,9 @@ def photographs():
     return {"image": images, "id": np.int32([3, 14, 15, 92, 65, 35]), "epoch": np.int32([0, 0, 0, 1, 1, 1])}
 
 
+COMPILED_SLOWLY = ("augmix", "auto_augment", "rand_augment", "simclr_view")
+
+
 def _transform(node, channels=3):
     """The compiled training transform of one augmentation, without a normalisation: a batch to images."""
 
@@ -116,7 +119,10 @@ def _transform(node, channels=3):
     return jax.jit(transform)
 
 
-@pytest.mark.parametrize("name", AUGMENTATIONS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] if name in COMPILED_SLOWLY else []) for name in AUGMENTATIONS],
+)
 def test_every_augmentation_is_a_function_of_the_example_alone(photographs, name):
     transform = _transform({"name": name})
     whole = np.asarray(transform(photographs))

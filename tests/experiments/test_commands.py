@@ -103,6 +103,7 @@ def test_the_environment_decides_where_compiled_programs_are_kept(tmp_path):
         assert folder.parent == tmp_path / ".cache" / "cnn_jax"
 
 
+@pytest.mark.slow
 def test_resume_of_a_finished_run_shows_its_result(workdir):
     arguments = ("--config=configs/quickstart.py", f"--workdir={workdir}", *SMALL)
     done = run("train.py", *arguments, "--resume")

@@ -39,6 +39,7 @@ def test_table_of_the_quickstart(summarize):
     assert "480 statistics" in result.stdout
 
 
+@pytest.mark.slow
 def test_markdown_is_a_table(summarize):
     result = summarize("--markdown")
     assert (result.returncode, result.stderr) == (0, "")
@@ -62,6 +63,7 @@ def test_shape_instead_of_data(main, capsys):
     assert "resnet_cifar on images of 32×32×3" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_unknown_model_is_one_line(summarize):
     result = summarize("--config.model.name=resnet_cifer")
     assert (result.returncode, result.stdout) == (2, "")

@@ -79,6 +79,7 @@ def test_feature_maps():
     ]
 
 
+@pytest.mark.slow
 def test_dropout_lies_between_the_convolutions_of_every_block_and_only_in_training(random_variables):
     model = models.create("wide_resnet", num_classes=5, depth=10, widening=1, dropout_rate=0.5)
     x = normal(IMAGE)

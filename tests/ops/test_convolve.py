@@ -81,7 +81,10 @@ def assert_close(got, expected, bound):
 CHANNELS = {"folded by 4": (4, 5, 1), "folded by 2": (9, 10, 1), "as they are": (12, 11, 1), "depthwise": (4, 4, 4)}
 
 
-@pytest.mark.parametrize("channels", CHANNELS)
+@pytest.mark.parametrize(
+    "channels",
+    [pytest.param(name, marks=[pytest.mark.slow] if name == "depthwise" else []) for name in CHANNELS],
+)
 @pytest.mark.parametrize("name", GEOMETRIES)
 def test_values_and_derivatives_equal_those_of_xla(name, channels):
     space, window, stride, padding, dilation = GEOMETRIES[name]

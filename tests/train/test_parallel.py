@@ -171,6 +171,7 @@ def per_device():
     return experiment, {**jax.device_get(experiment.batch(0)), "mask": mask}
 
 
+@pytest.mark.slow
 def test_per_device_is_the_weighted_mean_of_steps_that_see_one_part_each(per_device):
     experiment, batch = per_device
     parts = part_steps(experiment, batch, 8)

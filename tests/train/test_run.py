@@ -179,6 +179,7 @@ def test_accumulation_in_the_loop_changes_nothing_without_batch_norm(session_tin
             assert four[name] == pytest.approx(value, rel=1e-5, abs=1e-6), name
 
 
+@pytest.mark.slow
 def test_early_stopping_ends_the_run_and_reports_the_best_checkpoint(session_tiny_config, tmp_path):
     # At a rate this small nothing improves by min_delta after the first evaluation.
     settings = {

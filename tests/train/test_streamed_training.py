@@ -54,6 +54,7 @@ def lines(path: pathlib.Path) -> list[dict]:
     return [{name: value for name, value in row.items() if name != "time"} for row in rows]
 
 
+@pytest.mark.slow
 def test_a_streamed_run_is_the_run_in_memory(config, tmp_path):
     result = train(config, tmp_path / "streamed")
     config["data"]["stream"] = None

@@ -2,6 +2,7 @@
 
 import copy
 import fcntl
+import gc
 import importlib.util
 import os
 import pathlib
@@ -22,6 +23,12 @@ import jax
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_collection_finish():
+    """Look for garbage less often: traced programs are a million objects that stay, and each search visits them all."""
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
 
 
 @pytest.fixture(scope="session")

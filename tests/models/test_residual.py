@@ -21,7 +21,7 @@ STRIDES = {
 
 
 @pytest.mark.parametrize("size", [64, 49])
-@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("rank", [2, *(pytest.param(rank, marks=pytest.mark.slow) for rank in (1, 3))])
 @pytest.mark.parametrize(("name", "stem"), STRIDES)
 def test_documented_strides_at_every_rank(name, stem, rank, size):
     arguments = {} if name == "resnet20" else {"stem": stem}

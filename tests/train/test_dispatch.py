@@ -96,8 +96,10 @@ def test_eight_devices_give_the_losses_of_one_in_one_dispatch(scanned, small_con
                 assert abs(a[name] - b[name]) < 1e-5, (a["step"], name)
 
 
-@pytest.mark.parametrize("steps", [1, 3])
-@pytest.mark.parametrize("devices", [1, 8])
+REST = ((1, 1), (1, 3), (8, 1))
+
+
+@pytest.mark.parametrize(("devices", "steps"), [(8, 3), *(pytest.param(*row, marks=pytest.mark.slow) for row in REST)])
 def test_after_its_first_dispatch_the_loop_moves_only_its_batches_and_compiles_nothing(small_config, steps, devices):
     config = at_once(small_config, steps, devices=devices)
     experiment = build(config if steps > 1 else {**config, "data": small_config["data"]})

@@ -86,7 +86,8 @@ def sequential(small_config, tmp_path_factory):
     return train_together(small_config, "sequential", tmp_path_factory.mktemp("together") / "sequential")
 
 
-@pytest.mark.parametrize("mode", ["vectorised", pytest.param("sequential", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["vectorised", "sequential"])
 @pytest.mark.parametrize("index", [0, 1])
 def test_a_run_among_many_is_the_same_run_alone(alone, small_config, mode, index, request):
     together = request.getfixturevalue(mode)
@@ -105,6 +106,7 @@ def test_a_run_among_many_is_the_same_run_alone(alone, small_config, mode, index
     assert numbers["metrics"]["test/accuracy"] == results[0]["metrics"]["test/accuracy"]
 
 
+@pytest.mark.slow
 def test_what_varies_makes_a_difference(vectorised, small_config):
     ends = [final(own_config(small_config, 0), vectorised / name) for name in NAMES]
     assert largest_difference(*ends) > 1e-2

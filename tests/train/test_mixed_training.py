@@ -19,7 +19,7 @@ def small(config, *augment, **more):
     return {**config, "model": model, "data": {**config["data"], "augment": augment}, **more}
 
 
-@pytest.mark.parametrize("node", [MIXUP, CUTMIX], ids=["mixup", "cutmix"])
+@pytest.mark.parametrize("node", [MIXUP, pytest.param(CUTMIX, marks=pytest.mark.slow)], ids=["mixup", "cutmix"])
 def test_a_run_with_mixed_examples_learns_and_is_evaluated_on_whole_ones(tiny_config, tmp_path, node):
     tiny_config["model"] = {"name": "mlp", "in_channels": 1, "hidden": (32,)}
     tiny_config["task"]["class_weights"] = (1.0,) * 9 + (2.0,)

@@ -131,7 +131,9 @@ def test_without_batch_norm_every_mode_and_accumulation_give_the_state_of_one_de
         assert difference(one.state, trained(MODES[mode], norm="none", accumulate=accumulate).state) < 2e-6
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "mode", ["mixed", *(pytest.param(mode, marks=pytest.mark.slow) for mode in MODES if mode != "mixed")]
+)
 def test_state_and_pending_metrics_are_donated_whole(mode):
     run = trained(MODES[mode])
     state, both = run.donated

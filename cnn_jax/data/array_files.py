@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from cnn_jax.data.examples import Example, digest_of_arrays
-from cnn_jax.data.source import Source
+from cnn_jax.data.source import MOST_CLASSES, Source
 from cnn_jax.data.split_shares import LARGEST_HASHED, SHARES, SPLIT_NAMES, stratified_split
 from cnn_jax.errors import UserError
 from cnn_jax.ops.image_files import DAMAGED
@@ -165,8 +165,11 @@ def _labels(labels: Stored) -> Int[np.ndarray, "N"]:
     if len(labels.shape) not in (1, 2) or labels.shape[1:] not in ((), (1,)) or not labels.shape[0]:
         raise UserError(f"{labels.where} has shape {labels.shape}; labels must be [N], one number an image")
     values = np.array(labels.load()).reshape(-1)  # [N] or [N, 1] -> [N]
-    if values.min() < 0 or values.max() >= 2**31:
-        raise UserError(f"{labels.where} has labels from {values.min()} to {values.max()}; classes are counted from 0")
+    if values.min() < 0 or values.max() >= MOST_CLASSES:
+        raise UserError(
+            f"{labels.where} has labels from {values.min()} to {values.max()}; classes are counted from 0, and"
+            f" {MOST_CLASSES:,} are the most"
+        )
     return values.astype(np.int32)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from cnn_jax.data.host_transforms import transform_image
-from cnn_jax.errors import UserError
+from cnn_jax.errors import CorruptImageError, UserError
 from cnn_jax.ops.image_files import Channels, decode_image, open_image, to_channels
 
 
@@ -98,14 +98,18 @@ def transformed(
       generator: as of `transform_image`.
 
     Raises:
-      CorruptImageError: the file is no image or damaged.
-      UserError: as `transform_image`.
+      CorruptImageError: the file is no image or damaged, or it cannot be transformed, see `transform_image`.
     """
-    if nodes and isinstance(example.image, bytes):
-        image = open_image(example.image, name=example.name, channels=channels)
+    if not nodes:
+        return pixels_of(example, channels=channels)
+    if isinstance(example.image, bytes):
+        image: Any = open_image(example.image, name=example.name, channels=channels)
+    else:
+        image = pixels_of(example, channels=channels)
+    try:
         return transform_image(image, nodes, generator=generator)
-    pixels = pixels_of(example, channels=channels)
-    return transform_image(pixels, nodes, generator=generator) if nodes else pixels
+    except UserError as error:
+        raise CorruptImageError(f"{example.name!r}: {error}") from None
 
 
 def pixels_of(

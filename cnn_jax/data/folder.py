@@ -1,6 +1,7 @@
 """Folders of image files, one folder per class."""
 
 import hashlib
+import itertools
 import os
 import pathlib
 from collections.abc import Collection, Mapping, Sequence
@@ -54,7 +55,7 @@ class FolderExamples:
         read = sum(sizes) <= LARGEST_HASHED
         digest = hashlib.sha256()
         for (name, label), path, size in zip(self._listing, paths, sizes, strict=True):
-            digest.update(repr((name, label, size)).encode())
+            digest.update(repr((os.fsencode(name), label, size)).encode())
             if read and os.access(path, os.R_OK):
                 digest.update(hashlib.sha256(path.read_bytes()).digest())
         return {"sha256": digest.hexdigest(), "digest_of": "contents" if read else "names and sizes"}
@@ -107,7 +108,12 @@ def _listings(root: pathlib.Path, split_seed: int) -> tuple[tuple[str, ...], Map
     lists = {path: split for stem, split in SPLIT_NAMES.items() if (path := root / f"{stem}.txt").is_file()}
     if lists:
         _require_one_each(root, lists.values())
-        return classes, {split: _listed(path, classes) for path, split in lists.items()}
+        listings = {split: _listed(path, classes) for path, split in lists.items()}
+        for (one, first), (other, second) in itertools.combinations(listings.items(), 2):
+            shared = sorted(set(first) & set(second))
+            if shared:
+                raise UserError(f"{str(root)!r}: {shared[0][0]!r} is listed for {one} and for {other}; keep one")
+        return classes, listings
     files = [(path, number) for number, name in enumerate(classes) for path in _images(root, name)]
     parts = stratified_split([path for path, _ in files], [label for _, label in files], shares=SHARES, seed=split_seed)
     return classes, {split: tuple(files[row] for row in rows) for split, rows in parts.items()}
@@ -140,7 +146,11 @@ def _require_one_each(root: pathlib.Path, splits: Collection[str]) -> None:
 
 def _folders(root: pathlib.Path) -> list[str]:
     """The folders in one, sorted, without hidden ones."""
-    return sorted(entry.name for entry in _entries(root) if entry.is_dir() and not entry.name.startswith("."))
+    names = sorted(entry.name for entry in _entries(root) if not entry.name.startswith(".") and _is(entry, "folder"))
+    for name in names:
+        if not name.isprintable():  # also what is no UTF-8
+            raise UserError(f"{str(root)!r} has a folder named {name!r}; rename it: classes have printable names")
+    return names
 
 
 def _images(root: pathlib.Path, folder: str) -> list[str]:
@@ -148,13 +158,25 @@ def _images(root: pathlib.Path, folder: str) -> list[str]:
     names = sorted(
         entry.name
         for entry in _entries(root / folder)
-        if entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith(".") and not entry.is_dir()
+        if entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith(".") and _is(entry, "file")
     )
     if not names:
         raise UserError(
             f"class folder {str(root / folder)!r} has no images ({', '.join(SUFFIXES)}); add some or delete it"
         )
     return [f"{folder}/{name}" for name in names]
+
+
+def _is(entry: os.DirEntry[str], kind: str) -> bool:
+    """Whether an entry is a folder or a regular file, links followed.
+
+    Raises:
+      UserError: it cannot be told, as of links in a circle.
+    """
+    try:
+        return entry.is_dir() if kind == "folder" else entry.is_file() or not os.path.exists(entry.path)
+    except OSError as error:
+        raise UserError(f"{entry.path!r} cannot be read: {error.strerror or error}") from None
 
 
 def _entries(folder: pathlib.Path) -> list[os.DirEntry[str]]:
@@ -168,7 +190,7 @@ def _entries(folder: pathlib.Path) -> list[os.DirEntry[str]]:
 def _listed(path: pathlib.Path, classes: Sequence[str]) -> Listing:
     """The files that a text file lists."""
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{str(path)!r} cannot be read: {error}") from None
     listing, seen = [], set()
@@ -180,7 +202,7 @@ def _listed(path: pathlib.Path, classes: Sequence[str]) -> Listing:
             raise UserError(f"{str(path)!r}, line {number}: {line!r} is no path such as '{classes[0]}/image.jpg'")
         if name in seen:
             raise UserError(f"{str(path)!r}, line {number}: {line!r} is listed twice")
-        if not os.path.lexists(path.parent / name):
+        if not os.path.lexists(path.parent / name) or (path.parent / name).is_dir():
             raise UserError(f"{str(path)!r}, line {number}: there is no file {line!r}")
         seen.add(name)
         listing.append((str(name), classes.index(name.parts[0])))

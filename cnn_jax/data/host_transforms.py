@@ -2,8 +2,8 @@
 
 `HOST_TRANSFORMS` is the table that a config looks up. A transform is a function `(image, *, options) -> image` on
 Pillow's images of mode L, RGB or RGBA, so that pixels become an array only once, when few are left; those in RANDOM
-take a NumPy generator first. Everything else belongs on the device: see `cnn_jax.data.augment`. No JAX is imported
-here: worker processes start without it.
+take a NumPy generator first. Everything else belongs on the device: see `cnn_jax.data.augment`. No device is started
+here: worker processes have none.
 """
 
 import math
@@ -47,6 +47,7 @@ def center_crop(image: PILImage, *, size: Size = 224) -> PILImage:
       size: pixels of both sides, or (height, width).
     """
     height, width = _both(size)
+    check_pixels(height, width, before=(image.height, image.width))
     top, left = _middle(image.height, height), _middle(image.width, width)
     return image.crop((left, top, left + width, top + height))
 
@@ -72,6 +73,7 @@ def random_crop(
       padding: rows and columns of black that are put on every side before.
     """
     height, width = _both(size)
+    check_pixels(height, width, before=(image.height, image.width))
     starts = []
     for have, wanted in ((image.height + 2 * padding, height), (image.width + 2 * padding, width)):
         missing = max(wanted - have, 0)

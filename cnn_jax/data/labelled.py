@@ -66,7 +66,7 @@ class LabelledImages:
 
     def description(self) -> dict[str, Any]:
         """What a passport says of the split."""
-        return {"origin": self.origin, "examples": len(self), "sha256": self.sha256(), "digest_of": "contents"}
+        return {"origin": self.origin, "examples": len(self), "sha256": self.sha256(), "digest_of": "pixels"}
 
     def sha256(self) -> str:
         """A digest of shapes, pixels and labels: equal data, equal digest."""

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int
 
 from cnn_jax.data.examples import Example
-from cnn_jax.data.source import Source
+from cnn_jax.data.source import MOST_CLASSES, Source
 from cnn_jax.data.split_shares import LARGEST_HASHED, SPLIT_NAMES
 from cnn_jax.errors import CorruptImageError, UserError
 
@@ -187,6 +187,8 @@ def _columns(path: pathlib.Path) -> tuple[str, str, tuple[str, ...] | None]:
     image = _column_of(path, schema.names, [key for key in types if types[key] == "Image"], IMAGES)
     label = _column_of(path, schema.names, [key for key in types if types[key] == "ClassLabel"], LABELS)
     names = features.get(label, {}).get("names") if types.get(label) == "ClassLabel" else None
+    if names is not None and not isinstance(names, list):
+        raise UserError(f"{str(path)!r}: the names of the classes are {names!r}; they must be a list of text")
     return image, label, tuple(str(name) for name in names) if names else None
 
 
@@ -214,13 +216,18 @@ def _column(path: pathlib.Path, name: str) -> np.ndarray:
         raise UserError(f"{str(path)!r}: column {name!r} is {kind}; labels are whole numbers or text")
     if column.null_count:
         raise UserError(f"{str(path)!r}: column {name!r} has {column.null_count} rows without a label")
-    return np.asarray(column.to_pylist(), np.int64 if pa.types.is_integer(kind) else np.str_)
+    try:
+        return np.asarray(column.to_pylist(), np.int64 if pa.types.is_integer(kind) else np.str_)
+    except OverflowError:
+        raise UserError(f"{str(path)!r}: column {name!r} has labels beyond 2⁶³; classes are counted from 0") from None
 
 
 def _names(values: np.ndarray) -> tuple[str, ...]:
     """Names of the classes, from the labels alone."""
     if values.dtype.kind == "U":
         return tuple(str(name) for name in np.unique(values))
+    if values.max(initial=0) >= MOST_CLASSES:
+        raise UserError(f"a label is {values.max()}; {MOST_CLASSES:,} classes are the most")
     return tuple(str(number) for number in range(int(values.max(initial=0)) + 1))
 
 

@@ -17,6 +17,8 @@ from cnn_jax.ops.image_files import Channels
 
 SLICE = re.compile(r"(?P<split>\w+)(\[(?P<start>\d+%?)?:(?P<stop>\d+%?)?\])?")
 MAX_CORRUPT = 100
+MOST_CLASSES = 2**20
+"""A larger label is no class: memory would go to the names of classes that nobody has."""
 
 Node = Mapping[str, Any]
 Arrays = tuple[UInt8[np.ndarray, "N *space C"], Int[np.ndarray, "N"]]

@@ -1,6 +1,7 @@
 """Names of splits in files, and a division of examples into splits for data that comes without one."""
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -59,4 +60,4 @@ def stratified_split(
 
 
 def _rank(name: str, seed: int) -> bytes:
-    return hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    return hashlib.sha256(f"{seed}/".encode() + os.fsencode(name)).digest()

@@ -1,9 +1,13 @@
 """A split that does not fit in memory: Grain reads, decodes and transforms it, in the order of one that does."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import os
+import signal
+import threading
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -21,6 +25,9 @@ ENDLESS = 2**31 - 1
 BATCHES_AHEAD = 2
 """Of each thread or process that decodes."""
 
+PARENT_SECONDS = 2.0
+"""Between two looks of a worker whether its parent is there."""
+
 Nodes: TypeAlias = Sequence[Mapping[str, Any]]
 Element = TypeVar("Element")
 
@@ -36,7 +43,7 @@ class StreamedImages:
       class_names: one name per class.
       origin: source, name, version, slice and wrappers, for reports and errors.
       base: the base split's name, and `indices`.
-      channels: 1 for grey, 3 for RGB, 4 with transparency.
+      channels: 1 for grey, 3 for RGB, 4 with transparency; None is what each image has.
       training_transforms: `{name, **options}` nodes of HOST_TRANSFORMS for training.
       evaluation_transforms: and for evaluation, none of them random.
       seed: of the random ones.
@@ -52,7 +59,7 @@ class StreamedImages:
     class_names: tuple[str, ...]
     origin: str
     base: tuple[str, Int[np.ndarray, "N"]]
-    channels: Channels = 3
+    channels: Channels | None = None
     training_transforms: Nodes = ()
     evaluation_transforms: Nodes = ()
     seed: int = 0
@@ -66,28 +73,34 @@ class StreamedImages:
 
     @functools.cached_property
     def image_shape(self) -> tuple[int, ...]:
-        """`[H, W, C]` of a training image: that of the first one that can be read."""
+        """`[H, W, C]` of a training image."""
+        return self._shape(self.training_transforms)
+
+    def _shape(self, transforms: Nodes) -> tuple[int, ...]:
+        """That of the first image that can be read."""
         for index in range(len(self)):
-            try:
-                return self._pixels(index, 0, self.training_transforms).shape
-            except CorruptImageError as error:
-                self._register([str(error)])
+            with contextlib.suppress(CorruptImageError):
+                return self._pixels(index, 0, transforms).shape
         raise UserError(f"{self.origin}: none of the {len(self):,} images can be read")
 
     def sha256(self) -> str:
         """A digest of the base split, of what is selected and of the labels: equal data, equal digest."""
-        digest = hashlib.sha256(str(self.examples.description()["sha256"]).encode())
+        digest = hashlib.sha256(str(self._base_description["sha256"]).encode())
         digest.update(np.ascontiguousarray(self.indices.astype("<i8")).data)
         digest.update(np.ascontiguousarray(self.labels.astype("<i4")).data)
         return digest.hexdigest()
 
+    @functools.cached_property
+    def _base_description(self) -> Mapping[str, Any]:
+        return self.examples.description()
+
     def description(self) -> dict[str, Any]:
         """What a passport says of the split."""
-        digest_of = self.examples.description()["digest_of"]
+        digest_of = self._base_description["digest_of"]
         return {"origin": self.origin, "examples": len(self), "sha256": self.sha256(), "digest_of": digest_of}
 
     def read(self, index: Int[np.ndarray, "M"]) -> UInt8[np.ndarray, "M H W C"]:
-        """The images of some examples as evaluation sees them; one that is skipped is black.
+        """The images of some examples as evaluation sees them; another one stands in for one that is skipped.
 
         Raises:
           CorruptImageError: an image cannot be read, where that is an error.
@@ -144,7 +157,7 @@ class StreamedImages:
         """Count what could not be read, each image once; stop where there is too much of it."""
         for problem in problems:
             if self.on_corrupt == "error":
-                raise CorruptImageError(f'{problem}; mend it, or set data.on_corrupt="skip"')
+                raise CorruptImageError(f'{problem}; set data.on_corrupt="skip" to go on without it')
             self.corrupt[problem] = None
         if len(self.corrupt) > self.max_corrupt:
             raise CorruptImageError(
@@ -173,7 +186,7 @@ class StreamedImages:
                 images.append(None)
                 problems.append(str(error))
         read = [image for image in images if image is not None]
-        shape = read[0].shape if read else self.image_shape
+        shape = read[0].shape if read else self._shape(transforms)
         for index, image in zip(indices.tolist(), images, strict=True):
             if image is not None and image.shape != shape:
                 name = self.examples[int(self.indices[index])].name
@@ -243,12 +256,26 @@ def _ahead(source: _Elements[Element], *, start: int, workers: int) -> Generator
         options = grain.multiprocessing.MultiprocessingOptions(
             num_workers=workers, per_worker_buffer_size=BATCHES_AHEAD
         )
-        elements = elements.mp_prefetch(options)
+        elements = elements.mp_prefetch(options, worker_init_fn=_end_with_parent)
     iterator = iter(elements)
     try:
         yield from iterator
     finally:
         iterator.close()
+
+
+def _end_with_parent(worker: int, workers: int) -> None:
+    """In a worker: leave Ctrl-C to the process that trains, and end when that one has ended, however it did."""
+    del worker, workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(PARENT_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _cores() -> int:

@@ -33,7 +33,8 @@ def fold(
 ) -> Selected:
     """One part of stratified k-fold cross-validation.
 
-    Each example is in the validation part of exactly one fold. The sizes of folds differ by at most 1, and so do the
+    Put it before wrappers that change labels or leave examples out: its folds depend on both. Each example is in the
+    validation part of exactly one fold. The sizes of folds differ by at most 1, and so do the
     numbers of each class in them.
 
     Args:

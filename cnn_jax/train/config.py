@@ -21,7 +21,10 @@ Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
 # Of this machine, not of the experiment; beside these all of `parallel` but for the mode "pmap", see `identity`.
-NOT_IDENTITY = (("data", "directory"), ("data", "resident"), ("data", "stream"), ("train", "steps_per_dispatch"))
+NOT_IDENTITY = (
+    *(("data", key) for key in ("directory", "resident", "stream", "on_corrupt", "max_corrupt")),
+    ("train", "steps_per_dispatch"),
+)
 DEFAULT_GROUPS: tuple[dict[str, Any], ...] = ({"pattern": ".*"},)
 
 
@@ -67,7 +70,7 @@ class Data(_Section):
 
     They are held in memory; `resident` puts them on the device, `stream` reads them from their files again in each
     epoch. `on_corrupt` says what becomes of an image that cannot be read: "error", or "skip" counts it, up to
-    `max_corrupt`. `channels` is what image files are decoded to.
+    `max_corrupt` in each process. `channels` is what image files are decoded to.
     """
 
     source: str

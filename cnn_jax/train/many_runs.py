@@ -15,7 +15,7 @@ from jaxtyping import Array, Int, Key
 from pydantic import Field
 
 from cnn_jax.data.resident import epoch_orders
-from cnn_jax.data.stream import StreamedImages
+from cnn_jax.data.sources import LabelledImages
 from cnn_jax.errors import UserError
 from cnn_jax.train.config import sha256
 from cnn_jax.train.config_file import Node, plain
@@ -58,6 +58,8 @@ def split_runs(config: Node) -> tuple[Runs, dict[str, Node]]:
       UserError: a key that cannot vary, values that are no numbers, or not as many of one key as of another.
     """
     config = plain(config)
+    if config.get("data", {}).get("stream") is not None:
+        raise UserError("config.runs trains many runs on a split that lies on the device; leave data.stream out")
     try:
         runs = Runs.model_validate(config.pop("runs"))
     except pydantic.ValidationError as error:
@@ -190,8 +192,7 @@ def many_runs(experiments: Sequence[Experiment], *, mode: Mode | None, devices: 
 
     keys = jax.random.wrap_key_data(stack([jax.random.key_data(experiment.key) for experiment in experiments]))
     train = first.splits["train"]
-    if isinstance(train, StreamedImages):
-        raise UserError("config.runs trains many runs on a split that lies on the device; leave data.stream out")
+    assert isinstance(train, LabelledImages), "split_runs refuses streams"
     advance = resident_advance(
         program,
         orders,

@@ -23,6 +23,12 @@ PACKAGES = (
     "numpy",
     "tensorflow-datasets",
     "ml-collections",
+    # What decodes images: pixels depend on it.
+    "pillow",
+    "grain",
+    "pyarrow",
+    "array_record",
+    "scikit-learn",
 )
 FLAGS = ("XLA_FLAGS", "JAX_PLATFORMS", "JAX_ENABLE_X64", "JAX_DEFAULT_MATMUL_PRECISION", "LIBTPU_INIT_ARGS", "NPROC")
 

@@ -31,7 +31,7 @@ from cnn_jax.train.initialise import INITIALISERS
 from cnn_jax.train.loop import Plan
 from cnn_jax.train.optim import OPTIMIZERS, Branch, assign_groups, make_optimizer
 from cnn_jax.train.schedule import SCHEDULES, ToSteps, zero_after
-from cnn_jax.train.shapes import abstract_variables
+from cnn_jax.train.shapes import abstract_variables, check_augmentations
 from cnn_jax.train.sharding import check_batch_size, make_mesh
 from cnn_jax.train.splits import Split, normalisation, open_splits
 from cnn_jax.types import PyTree
@@ -58,7 +58,6 @@ def build(config: Node, *, source: Source | None = None, splits: Mapping[str, Sp
     check_batch_size(checked.data.batch_size, devices=mesh.devices.size, accumulate=checked.train.accumulate)
     optimizer_node, schedule_node, groups = _check_nodes(checked)
     checked = checked.model_copy(update={"data": check_data(checked.data)})
-
     source = source or open_data(checked)
     splits = splits or open_splits(source, checked.data, seed=checked.seed)
     train = splits["train"]
@@ -68,6 +67,7 @@ def build(config: Node, *, source: Source | None = None, splits: Mapping[str, Sp
     task_node, task = _build_task(checked.task, model, num_classes=model_node["num_classes"])
     abstract = abstract_variables(model, train.image_shape, name=f"{model_node['name']} on {train.origin}")
     mean, std = normalisation(checked.data, train)
+    check_augmentations(checked.data, train.image_shape, num_classes=model_node["num_classes"])
     if checked.data.resident:
         check_resident(len(train))
 

@@ -48,7 +48,7 @@ def open_splits(source: Source, data: Data, *, seed: int) -> dict[str, Split]:
             class_names=source.class_names,
             origin=selection.origin,
             base=(selection.split, selection.indices),
-            channels=data.channels or source.channels or 3,
+            channels=data.channels or source.channels,
             training_transforms=data.transforms.train,
             evaluation_transforms=data.transforms.evaluation,
             seed=seed,

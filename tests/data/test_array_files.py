@@ -91,6 +91,7 @@ LABELS = np.array([0, 1, 0, 1])
         ({"train_images": GOOD, "train_labels": np.eye(4, dtype=int)}, r"train_labels has shape \(4, 4\)"),
         ({"train_images": GOOD, "train_labels": LABELS - 1}, "labels from -1 to 0; classes are counted from 0"),
         ({"train_images": GOOD, "train_labels": LABELS + 2**31}, "labels from 2147483648"),
+        ({"train_images": GOOD, "train_labels": LABELS + 2**20}, "1,048,576 are the most"),
         ({"train_images": GOOD}, "has train_images but no train_labels"),
         ({"pictures": GOOD}, "has the arrays pictures; it needs train_images, train_labels and so on, or images"),
         ({"images": GOOD, "labels": LABELS, "class_names": np.array(["a"])}, "has 1 names, labels go up to 1"),

@@ -246,3 +246,43 @@ def test_files_and_folders_that_may_not_be_read(tmp_path):
     finally:
         path.chmod(0o600)
         (tmp_path / "dog").chmod(0o700)
+
+
+def test_a_file_in_two_lists_is_refused(tmp_path):
+    fill(tmp_path, count=3)
+    (tmp_path / "train.txt").write_text("cat/000.png\ndog/001.png\n", encoding="utf-8-sig")
+    (tmp_path / "test.txt").write_text("cat/002.png\ndog/001.png\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"'dog/001\.png' is listed for train and for test"):
+        opened(tmp_path)
+
+
+def test_links_in_a_circle_pipes_and_odd_names(tmp_path):
+    fill(tmp_path, count=3)
+    os.mkfifo(tmp_path / "cat" / "pipe.png")
+    os.symlink("/dev/zero", tmp_path / "cat" / "zero.png")
+    odd = os.fsdecode(b"caf\xe9.png")
+    os.replace(tmp_path / "cat" / "000.png", tmp_path / "cat" / odd)
+    source = opened(tmp_path)
+    assert sum(source.sizes.values()) == 6
+    assert odd in {os.path.basename(path) for split in source.sizes for path in names_of(source.examples(split))}
+    os.symlink("circle.png", tmp_path / "cat" / "circle.png")
+    with pytest.raises(UserError, match=r"circle\.png' cannot be read"):
+        opened(tmp_path)
+    os.unlink(tmp_path / "cat" / "circle.png")
+    os.mkdir(os.fsencode(tmp_path) + b"/caf\xe9")
+    with pytest.raises(UserError, match="rename it: classes have printable names"):
+        opened(tmp_path)
+
+
+def test_an_image_too_thin_to_resize_is_named_and_can_be_skipped(tmp_path):
+    fill(tmp_path)
+    source = opened(tmp_path)
+    thin = source.examples("train")[3].name
+    Image.new("L", (1_000_000, 1)).save(thin)
+    resize = ({"name": "resize", "size": 300},)
+    with pytest.raises(CorruptImageError, match="pixels would become") as error:
+        source.load("train", transforms=resize)
+    assert os.path.basename(thin) in str(error.value)
+    loaded = source.load("train", transforms=resize, on_corrupt="skip")
+    assert len(loaded) == 31
+    assert len(loaded.corrupt) == 1

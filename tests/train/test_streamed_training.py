@@ -1,8 +1,13 @@
 """Training on a stream: the run that the same images in memory give, what is skipped, and what a config may not ask."""
 
 import json
+import os
 import pathlib
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import jax
 import numpy as np
@@ -79,6 +84,69 @@ def test_a_resumed_stream_gives_the_uninterrupted_run(config, tmp_path):
     (cut / "result.json").unlink()
     assert train(config, cut, resume=True)["metrics"] == result["metrics"]
     assert lines(cut) == lines(whole)
+
+
+@pytest.mark.slow
+def test_a_stream_is_resumed_from_memory_and_back_and_with_other_patience(config, tmp_path):
+    config["train"]["keep_checkpoints"] = 100
+    result = train(config, tmp_path / "whole")
+    for streams in (({}, None), (None, {})):
+        path = tmp_path / f"{streams}"
+        config["data"]["stream"] = streams[0]
+        train(config, path)
+        for later in (path / "checkpoints").iterdir():
+            if int(later.name) > 2:
+                shutil.rmtree(later)
+        (path / "result.json").unlink()
+        config["data"] |= {"stream": streams[1], "on_corrupt": "skip", "max_corrupt": 7}
+        assert train(config, path, resume=True)["metrics"] == result["metrics"]
+        assert lines(path) == lines(tmp_path / "whole")
+
+
+def test_an_augmentation_that_does_not_suit_the_images_begins_no_run(config, tmp_path):
+    config["data"]["augment"] = ({"name": "rand_augment", "magnitude": 40},)
+    with pytest.raises(UserError, match="magnitude 40 is none of 31 bins"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+WORKERS = """
+import sys, time
+from cnn_jax.data.sources import open_source
+from cnn_jax.data.stream import StreamedImages
+
+def main():
+    source = open_source("folder", sys.argv[1])
+    chosen = source.select("train", ())
+    stream = StreamedImages(examples=source.examples("train"), indices=chosen.indices, labels=chosen.labels,
+        class_names=source.class_names, origin=chosen.origin, base=chosen.base, workers=2)
+    batches = stream.training_batches(seed=0, start=0, batch_size=4)
+    next(batches)
+    import multiprocessing
+    print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+    time.sleep(600)
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
+def test_workers_end_when_the_training_process_is_killed(folder, tmp_path, sent):
+    script = tmp_path / "workers.py"
+    script.write_text(WORKERS, encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[2]), "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, str(script), str(folder)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        workers = [int(number) for number in process.stdout.readline().split()]
+        assert len(workers) == 2
+        process.send_signal(sent)
+    deadline = time.monotonic() + 60
+    while any(pathlib.Path(f"/proc/{worker}").exists() for worker in workers):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
 
 
 @pytest.mark.slow

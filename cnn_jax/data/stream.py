@@ -128,6 +128,9 @@ class StreamedImages:
         make = functools.partial(_training_batch, self, seed=seed, batch_size=batch_size, rows=rows)
         for batch, problems in _ahead(_Elements(make, ENDLESS), start=start, workers=self.workers):
             self._register(problems)
+            if self.workers:
+                # What a worker made lies in memory that is shared with it, and must not be held by whoever gets this.
+                batch = {name: np.array(values) for name, values in batch.items()}
             yield batch
 
     def evaluation_batches(

@@ -26,10 +26,11 @@ QUICK_COMPILATION := --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emi
 test: $(VENV)/.dev
 	XLA_FLAGS="$(QUICK_COMPILATION) $$XLA_FLAGS" $(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
-# Those of models and weights compare with references, to bounds: quickly compiled, too.
+# Those that compare with references, to bounds, are quickly compiled, too.
+QUICK_TESTS := tests/models tests/weights tests/data tests/ops tests/nn tests/methods
 slow: $(VENV)/.dev
-	XLA_FLAGS="$(QUICK_COMPILATION) $$XLA_FLAGS" $(BIN)/python -m pytest -n auto --dist worksteal -m slow tests/models tests/weights
-	$(BIN)/python -m pytest -n auto --dist worksteal -m slow --ignore=tests/models --ignore=tests/weights
+	XLA_FLAGS="$(QUICK_COMPILATION) $$XLA_FLAGS" $(BIN)/python -m pytest -n auto --dist worksteal -m slow $(QUICK_TESTS)
+	$(BIN)/python -m pytest -n auto --dist worksteal -m slow $(QUICK_TESTS:%=--ignore=%)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -1,5 +1,7 @@
 """Every feature map changes the logits and every parameter gets a gradient, at an even and an odd image size."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -79,7 +81,7 @@ def test_every_map_and_every_parameter_counts(name, arguments, image, grow, rand
 
     params = variables.get("params", {})
     shapes, run = perturbed(outputs, params, x)
-    expected = model.apply(variables, x, train=False)
+    expected = jax.jit(functools.partial(model.apply, train=False))(variables, x)
     weights = jnp.asarray(generator.standard_normal(expected.shape, dtype=np.float32))
 
     @jax.jit

@@ -4,16 +4,13 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-import os
-import signal
-import threading
-import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from typing import Any, Generic, TypeAlias, TypeVar
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from cnn_jax.data.ahead import Elements, ahead
 from cnn_jax.data.batches import evaluation_ranges, training_examples
 from cnn_jax.data.examples import Examples, transformed
 from cnn_jax.errors import CorruptImageError, UserError
@@ -22,14 +19,8 @@ from cnn_jax.ops.random import purpose_number
 
 ENDLESS = 2**31 - 1
 """Steps of a training: the largest number that its counter holds."""
-BATCHES_AHEAD = 2
-"""Of each thread or process that decodes."""
-
-PARENT_SECONDS = 2.0
-"""Between two looks of a worker whether its parent is there."""
 
 Nodes: TypeAlias = Sequence[Mapping[str, Any]]
-Element = TypeVar("Element")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -126,7 +117,7 @@ class StreamedImages:
           CorruptImageError: an image cannot be read, where that is an error, or more than `max_corrupt`.
         """
         make = functools.partial(_training_batch, self, seed=seed, batch_size=batch_size, rows=rows)
-        for batch, problems in _ahead(_Elements(make, ENDLESS), start=start, workers=self.workers):
+        for batch, problems in ahead(Elements(make, ENDLESS), start=start, workers=self.workers):
             self._register(problems)
             if self.workers:
                 # What a worker made lies in memory that is shared with it, and must not be held by whoever gets this.
@@ -148,7 +139,7 @@ class StreamedImages:
         """
         ranges = evaluation_ranges(len(self), batch_size=batch_size, multiple_of=multiple_of)
         make = functools.partial(_evaluation_batch, self, ranges=ranges, rows=rows)
-        for batch, problems in _ahead(_Elements(make, len(ranges)), start=0, workers=0):
+        for batch, problems in ahead(Elements(make, len(ranges)), start=0, workers=0):
             self._register(problems)
             yield batch
 
@@ -226,88 +217,3 @@ def _evaluation_batch(
     index = np.where(real, start + mine, start)
     images, mask, problems = split._read(index, np.zeros(len(index), np.int64), split.evaluation_transforms)
     return {"image": images, "label": split.labels[index], "mask": mask * real.astype(np.float32)}, problems
-
-
-@dataclasses.dataclass(frozen=True)
-class _Elements(Generic[Element]):
-    """Elements that a function makes from their number, as a source for Grain."""
-
-    make: Callable[[int], Element]
-    count: int
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> Element:
-        return self.make(int(index))
-
-
-def _ahead(source: _Elements[Element], *, start: int, workers: int) -> Generator[Element]:
-    """The elements from `start` on, made by threads or by other processes before they are asked for."""
-    import grain
-    from absl import flags
-
-    if not flags.FLAGS.is_parsed():  # Grain's processes get absl's flags, which only absl's own main parses
-        flags.FLAGS.mark_as_parsed()
-    # A worker makes one element at a time: there are as many workers as there is to be done at once.
-    threads = 0 if workers else _cores()
-    dataset = grain.MapDataset.source(source).slice(slice(start, None))
-    elements = dataset.to_iter_dataset(
-        grain.ReadOptions(num_threads=threads, prefetch_buffer_size=BATCHES_AHEAD * threads)
-    )
-    if workers:
-        options = grain.multiprocessing.MultiprocessingOptions(
-            num_workers=workers, per_worker_buffer_size=BATCHES_AHEAD
-        )
-        elements = elements.mp_prefetch(options, worker_init_fn=_end_with_parent)
-    iterator = iter(elements)
-    try:
-        yield from iterator
-    finally:
-        iterator.close()
-
-
-def _end_with_parent(worker: int, workers: int) -> None:
-    """In a worker: leave Ctrl-C to the process that trains, and end when that one has ended, however it did."""
-    del worker, workers
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(PARENT_SECONDS)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-class InTurn(Generic[Element]):
-    """Random access to what is made in turn: the next element costs nothing extra, any other begins anew.
-
-    Args:
-      begin: the number of an element to the elements from there on.
-    """
-
-    def __init__(self, begin: Callable[[int], Generator[Element]]):
-        self._begin = begin
-        self._elements: Generator[Element] | None = None
-        self._following = -1
-
-    def __call__(self, number: int) -> Element:
-        """The element of a number."""
-        if self._elements is None or number != self._following:
-            self.close()
-            self._elements = self._begin(number)
-        self._following = number + 1
-        return next(self._elements)
-
-    def close(self) -> None:
-        """End the threads and processes that read ahead."""
-        if self._elements is not None:
-            self._elements.close()
-            self._elements = None

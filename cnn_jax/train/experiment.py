@@ -12,9 +12,10 @@ import numpy as np
 import optax
 from jaxtyping import Array, Key
 
+from cnn_jax.data.ahead import InTurn
 from cnn_jax.data.batches import evaluation_batches, training_batch
 from cnn_jax.data.resident import epoch_orders
-from cnn_jax.data.stream import InTurn, StreamedImages
+from cnn_jax.data.stream import StreamedImages
 from cnn_jax.data.transform import evaluation_transform, training_transform
 from cnn_jax.tasks.task import Task
 from cnn_jax.train.compiler import compiler_options, creation_options

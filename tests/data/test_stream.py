@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cnn_jax.data.ahead import InTurn
 from cnn_jax.data.batches import evaluation_batches, training_batch
 from cnn_jax.data.host_transforms import transform_image
 from cnn_jax.data.sources import Source, open_source
-from cnn_jax.data.stream import InTurn, StreamedImages
+from cnn_jax.data.stream import StreamedImages
 from cnn_jax.errors import CorruptImageError, UserError
 
 CROPS = ({"name": "random_resized_crop", "size": 6}, {"name": "random_flip"})

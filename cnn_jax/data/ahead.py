@@ -1,6 +1,7 @@
 """Elements that threads or processes make before they are asked for, by Grain."""
 
 import dataclasses
+import functools
 import os
 import signal
 import threading
@@ -47,7 +48,7 @@ def ahead(source: Elements[Element], *, start: int, workers: int) -> Generator[E
         options = grain.multiprocessing.MultiprocessingOptions(
             num_workers=workers, per_worker_buffer_size=BATCHES_AHEAD
         )
-        elements = elements.mp_prefetch(options, worker_init_fn=_end_with_parent)
+        elements = elements.mp_prefetch(options, worker_init_fn=functools.partial(_end_with_parent, os.getpid()))
     iterator = iter(elements)
     try:
         yield from iterator
@@ -55,11 +56,10 @@ def ahead(source: Elements[Element], *, start: int, workers: int) -> Generator[E
         iterator.close()
 
 
-def _end_with_parent(worker: int, workers: int) -> None:
+def _end_with_parent(parent: int, worker: int, workers: int) -> None:
     """In a worker: leave Ctrl-C to the process that trains, and end when that one has ended, however it did."""
     del worker, workers
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -30,7 +30,7 @@ class DivergenceError(RuntimeError):
 
 
 class ProcessLostError(RuntimeError):
-    """Another process of the same run has ended; the message is one line that says how to go on."""
+    """Another process of the same run, or one that reads for it, has ended; one line says how to go on."""
 
 
 def unknown_name(what: str, value: str, known: Iterable[str]) -> UserError:

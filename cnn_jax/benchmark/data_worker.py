@@ -24,7 +24,7 @@ from cnn_jax.benchmark.store import cores
 from cnn_jax.benchmark.worker import make_experiment, make_runs_runner
 from cnn_jax.data.batches import training_batch
 from cnn_jax.data.sources import LabelledImages, open_source
-from cnn_jax.data.stream import StreamedImages
+from cnn_jax.data.stream import open_stream
 from cnn_jax.data.transform import training_transform
 from cnn_jax.errors import UserError
 from cnn_jax.memory import keep_freed_memory
@@ -130,20 +130,11 @@ def _experiment(row: DataRow) -> Experiment:
 
 
 def stream_runner(row: DataRow) -> Run:
-    """Batches of a folder of JPEG files: read, decoded, cropped, resized, flipped; uint8."""
+    """Batches of a folder of JPEG files: read, decoded, cropped, flipped; uint8."""
     source = open_source("folder", str(row.folder))
-    selection = source.select("train", ())
     crop = {"name": "random_resized_crop" if row.resized else "random_crop", "size": row.image[:2]}
-    split = StreamedImages(
-        examples=source.examples(selection.split),
-        indices=selection.indices,
-        labels=selection.labels,
-        class_names=source.class_names,
-        origin=selection.origin,
-        base=selection.base,
-        training_transforms=(crop, {"name": "random_flip"}),
-        workers=row.workers,
-    )
+    transforms = (crop, {"name": "random_flip"})
+    split = open_stream(source, "train", training_transforms=transforms, workers=row.workers)
     batches = split.training_batches(seed=0, start=0, batch_size=row.batch_size)
     ahead = MADE_AHEAD * (row.workers or cores())
 

@@ -9,10 +9,14 @@ import time
 from collections.abc import Callable, Generator
 from typing import Generic, TypeVar
 
+from cnn_jax.errors import ProcessLostError
+
 Element = TypeVar("Element")
 
 BATCHES_AHEAD = 2
 """Of each thread or process that decodes."""
+LOST = "terminated unexpectedly"
+"""Grain's words for a process that is gone."""
 PARENT_SECONDS = 2.0
 """Between two looks of a worker whether its parent is there."""
 
@@ -32,7 +36,11 @@ class Elements(Generic[Element]):
 
 
 def ahead(source: Elements[Element], *, start: int, workers: int) -> Generator[Element]:
-    """The elements from `start` on, made by threads or by other processes before they are asked for."""
+    """The elements from `start` on, made by threads or by other processes before they are asked for.
+
+    Raises:
+      ProcessLostError: one of the processes was killed.
+    """
     import grain
     from absl import flags
 
@@ -52,6 +60,13 @@ def ahead(source: Elements[Element], *, start: int, workers: int) -> Generator[E
     iterator = iter(elements)
     try:
         yield from iterator
+    except RuntimeError as error:
+        if not workers or LOST not in str(error):
+            raise
+        raise ProcessLostError(
+            f"a process that reads images was killed, perhaps for want of memory ({str(error).split('. ')[0]});"
+            " give the same command again, with fewer data.stream.workers"
+        ) from None
     finally:
         iterator.close()
 

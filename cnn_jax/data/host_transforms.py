@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 from pydantic import Field
 
 from cnn_jax.errors import UserError
-from cnn_jax.ops.image_files import Interpolation, check_pixels, from_pixels, resized_size, to_pixels
+from cnn_jax.ops.image_files import Interpolation, check_pixels, from_pixels, middle, resized_size, to_pixels
 
 Pixels = Annotated[int, Field(ge=1)]
 Size = Pixels | tuple[Pixels, Pixels]
@@ -48,13 +48,8 @@ def center_crop(image: PILImage, *, size: Size = 224) -> PILImage:
     """
     height, width = _both(size)
     check_pixels(height, width, before=(image.height, image.width))
-    top, left = _middle(image.height, height), _middle(image.width, width)
+    top, left = middle(image.height, height), middle(image.width, width)
     return image.crop((left, top, left + width, top + height))
-
-
-def _middle(have: int, wanted: int) -> int:
-    """Where the middle part begins: padding has the larger part behind, a cut is rounded to the nearest even number."""
-    return round((have - wanted) / 2) if have >= wanted else -((wanted - have) // 2)
 
 
 def random_crop(

@@ -18,6 +18,8 @@ from cnn_jax.errors import CorruptImageError, UserError
 FILE = re.compile(r"(?P<split>[A-Za-z_]+)(-(?P<number>\d{5})-of-(?P<count>\d{5}))?(-[0-9a-f]+)?\.parquet")
 IMAGES, LABELS = ("image", "img"), ("label", "labels", "fine_label")
 """Names that columns usually have, the most usual first."""
+UNLABELLED = -1
+"""The label of a test split whose labels are kept secret, as ImageNet's; nobody can train or be measured on it."""
 RECENT = 4
 """Row groups that are kept in memory."""
 BAD_FILE = (OSError, ValueError, KeyError, NotImplementedError)
@@ -234,7 +236,7 @@ def _names(values: np.ndarray) -> tuple[str, ...]:
 def _indices(values: np.ndarray, names: Sequence[str], root: pathlib.Path, split: str) -> Int[np.ndarray, "N"]:
     """Class indices of the labels of a split."""
     if values.dtype.kind != "U":
-        bad = np.flatnonzero((values < 0) | (values >= len(names)))
+        bad = np.flatnonzero((values < UNLABELLED) | (values >= len(names)))
         if bad.size:
             raise UserError(
                 f"{str(root)!r}, split {split!r}: row {bad[0]} has label {values[bad[0]]}, outside [0, {len(names)})"

@@ -119,6 +119,8 @@ class Source:
         split, start, stop = self.bounds(spec)
         origin = f"{self.name}/{spec}{describe_wrappers(wrappers)}"
         indices, labels = np.arange(start, stop, dtype=np.int64), labels.astype(np.int32)
+        if wrappers and labels.min() < 0:
+            raise UserError(f"{origin}: an example has label {labels.min()}, no class; wrappers need the labels")
         try:
             indices, labels = apply_wrappers(indices, labels, wrappers)
         except UserError as error:

@@ -13,6 +13,7 @@ from jaxtyping import Int, UInt8
 from cnn_jax.data.ahead import Elements, ahead
 from cnn_jax.data.batches import evaluation_ranges, training_examples
 from cnn_jax.data.examples import Examples, transformed
+from cnn_jax.data.source import Source
 from cnn_jax.errors import CorruptImageError, UserError
 from cnn_jax.ops.image_files import Channels
 from cnn_jax.ops.random import purpose_number
@@ -192,6 +193,30 @@ class StreamedImages:
         stand_in = read[0] if read else np.zeros(shape, np.uint8)
         mask = np.array([image is not None for image in images], np.float32)
         return np.stack([stand_in if image is None else image for image in images]), mask, problems
+
+
+def open_stream(source: Source, spec: str, *, wrappers: Nodes = (), **options: Any) -> StreamedImages:
+    """A split or slice of a data set as a stream; `Source.load` is its counterpart.
+
+    Args:
+      source: the data set.
+      spec: a split or slice.
+      wrappers: checked nodes of WRAPPERS, applied in order.
+      **options: of `StreamedImages`; `channels` is the source's own where it is missing or None.
+
+    Raises:
+      UserError: as `Source.select`.
+    """
+    selection = source.select(spec, wrappers)
+    return StreamedImages(
+        examples=source.examples(selection.split),
+        indices=selection.indices,
+        labels=selection.labels,
+        class_names=source.class_names,
+        origin=selection.origin,
+        base=selection.base,
+        **{**options, "channels": options.get("channels") or source.channels},
+    )
 
 
 def _training_batch(

@@ -279,19 +279,19 @@ def resized_size(size: tuple[int, int], wanted: int | tuple[int, int]) -> tuple[
 
 
 def central_part(pixels: UInt8[np.ndarray, "h w C"], size: tuple[int, int]) -> UInt8[np.ndarray, "H W C"]:
-    """The middle of an image; where it is smaller, there is black around it.
+    """The middle of an image, see `middle`; where it is smaller, there is black around it."""
+    starts = [middle(have, wanted) for have, wanted in zip(pixels.shape[:2], size, strict=True)]
+    ends = [start + wanted - have for start, wanted, have in zip(starts, size, pixels.shape[:2], strict=True)]
+    if min(starts) < 0 or max(ends) > 0:
+        pixels = np.pad(pixels, (*((max(-s, 0), max(e, 0)) for s, e in zip(starts, ends, strict=True)), (0, 0)))
+    top, left = (max(start, 0) for start in starts)
+    return pixels[top : top + size[0], left : left + size[1]]
+
+
+def middle(have: int, wanted: int) -> int:
+    """Where so many pixels in the middle of others begin; below 0 where these are fewer.
 
     Odd margins are divided as torchvision's CenterCrop divides them: padding has the larger part behind, and a cut's
     start is rounded to the nearest even number.
     """
-    pixels = pad_to(pixels, size)
-    top, left = (round((have - wanted) / 2) for wanted, have in zip(size, pixels.shape[:2], strict=True))
-    return pixels[top : top + size[0], left : left + size[1]]
-
-
-def pad_to(pixels: UInt8[np.ndarray, "h w C"], size: tuple[int, int]) -> UInt8[np.ndarray, "H W C"]:
-    """Black around an image, so that it has at least a size; of odd margins the larger part is behind."""
-    missing = [max(wanted - have, 0) for wanted, have in zip(size, pixels.shape[:2], strict=True)]
-    if not any(missing):
-        return pixels
-    return np.pad(pixels, (*((gap // 2, (gap + 1) // 2) for gap in missing), (0, 0)))
+    return round((have - wanted) / 2) if have >= wanted else -((wanted - have) // 2)

@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Num
 
 from cnn_jax.metrics import Metric
 from cnn_jax.tasks.task import Task
@@ -41,6 +43,13 @@ def evaluate(step: EvaluationStep, params: PyTree, model_state: PyTree, batches:
     """
     # Fetched after the last batch is under way, so that the device never waits for the host.
     return jax.device_get([step(params, model_state, batch) for batch in batches])
+
+
+def nan_where_masked(values: Num[Array, "B *_"], mask: Float[Array, "B"]) -> Num[Array, "B *_"]:
+    """Predictions, NaN for examples whose mask is 0; whole numbers stay as they are."""
+    if not jnp.issubdtype(values.dtype, jnp.floating):
+        return values
+    return jnp.where(jnp.expand_dims(mask, range(1, values.ndim)) > 0, values, jnp.nan)
 
 
 def summarize(metrics: Mapping[str, Metric], states: Iterable[PyTree]) -> dict[str, Any]:

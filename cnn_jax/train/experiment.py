@@ -21,7 +21,7 @@ from cnn_jax.tasks.task import Task
 from cnn_jax.train.compiler import compiler_options, creation_options
 from cnn_jax.train.config import Config
 from cnn_jax.train.dispatch import Advance, Program, Step, resident_advance, resident_steps
-from cnn_jax.train.evaluate import EvaluationStep, evaluate, evaluation_step, scalars, summarize
+from cnn_jax.train.evaluate import EvaluationStep, evaluate, evaluation_step, nan_where_masked, scalars, summarize
 from cnn_jax.train.loop import Plan
 from cnn_jax.train.sharding import (
     divide_updates,
@@ -276,11 +276,12 @@ class Experiment:
         return jax.device_get(jax.jit(lambda tree: tree, out_shardings=replicated(self.mesh))(tree))
 
     def compiled_prediction(self) -> Callable[[PyTree, PyTree, Batch], dict[str, jax.Array]]:
-        """`task.predict` of (params, model_state, batch) under jit over the mesh."""
+        """`task.predict` of (params, model_state, batch) under jit over the mesh; NaN for masked examples."""
         transform = functools.partial(evaluation_transform, mean=self.mean, std=self.std)
 
         def predict(params: PyTree, model_state: PyTree, batch: Batch) -> dict[str, jax.Array]:
-            return self.task.predict(gather(params, self.mesh), model_state, transform(batch))
+            predicted = self.task.predict(gather(params, self.mesh), model_state, transform(batch))
+            return {name: nan_where_masked(values, batch["mask"]) for name, values in predicted.items()}
 
         where = (*evaluation_variables(self.state_sharding), divided(self.mesh))
         # Whole on every device, so that every process can read it.
@@ -288,7 +289,7 @@ class Experiment:
         return jax.jit(predict, in_shardings=where, out_shardings=whole, compiler_options=self.evaluation_options)
 
     def predict(self, state: TrainState, split: str) -> dict[str, np.ndarray]:
-        """The task's predictions for every example of a split, in order, on the host."""
+        """The task's predictions for every example of a split, in order, on the host; NaN where it was skipped."""
         compiled = self.compiled_prediction()
         variables = evaluation_variables(state)
         outputs = jax.device_get([compiled(*variables, batch) for batch in self.evaluation_batches(split)])

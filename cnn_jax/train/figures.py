@@ -143,13 +143,13 @@ def most_confidently_wrong(
     Args:
       read: indices `[M]` to images uint8 `[M, H, W, C]`.
       labels: `[N]`.
-      probabilities: `[N, K]`.
+      probabilities: `[N, K]`; an example of NaN was skipped.
       names: one per class.
       origin: of the split.
     """
     predicted = probabilities.argmax(axis=1)
     confidence = probabilities.max(axis=1)
-    wrong = np.flatnonzero(predicted != labels)
+    wrong = np.flatnonzero((predicted != labels) & np.isfinite(confidence))
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:MISTAKES]
     images = read(worst) if len(worst) else read(np.arange(1))  # without any, the size of one counts
     height, width = images.shape[1:3]

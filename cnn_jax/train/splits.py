@@ -5,7 +5,7 @@ from typing import TypeAlias
 
 from cnn_jax.data.inspection import level_counts, moments
 from cnn_jax.data.sources import LabelledImages, Source
-from cnn_jax.data.stream import StreamedImages
+from cnn_jax.data.stream import StreamedImages, open_stream
 from cnn_jax.errors import UserError
 from cnn_jax.train.config import Data
 from cnn_jax.train.config_file import Node
@@ -38,17 +38,12 @@ def open_splits(source: Source, data: Data, *, seed: int) -> dict[str, Split]:
             )
             for name, spec in named.items()
         }
-    splits: dict[str, Split] = {}
-    for name, spec in named.items():
-        selection = source.select(spec, wrappers[name])
-        splits[name] = StreamedImages(
-            examples=source.examples(selection.split),
-            indices=selection.indices,
-            labels=selection.labels,
-            class_names=source.class_names,
-            origin=selection.origin,
-            base=(selection.split, selection.indices),
-            channels=data.channels or source.channels,
+    return {
+        name: open_stream(
+            source,
+            spec,
+            wrappers=wrappers[name],
+            channels=data.channels,
             training_transforms=data.transforms.train,
             evaluation_transforms=data.transforms.evaluation,
             seed=seed,
@@ -56,7 +51,8 @@ def open_splits(source: Source, data: Data, *, seed: int) -> dict[str, Split]:
             on_corrupt=data.on_corrupt,
             max_corrupt=data.max_corrupt,
         )
-    return splits
+        for name, spec in named.items()
+    }
 
 
 def normalisation(data: Data, train: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:

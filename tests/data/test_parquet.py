@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from cnn_jax.data.sources import open_source
+from cnn_jax.data.sources import check_labels, open_source
 from cnn_jax.errors import CorruptImageError, UserError
 
 
@@ -139,7 +139,7 @@ def test_files_that_are_damaged(shards):
     [
         ({"labels": [0, None, 1]}, "column 'label' has 1 rows without a label"),
         ({"labels": [0.0, 1.0, 2.0]}, "column 'label' is double; labels are whole numbers or text"),
-        ({"labels": [0, -1, 1]}, r"row 1 has label -1, outside \[0, 2\)"),
+        ({"labels": [0, -2, 1]}, r"row 1 has label -2, outside \[0, 2\)"),
         ({"labels": [0, 1, 2], "image": "photo"}, "columns photo, extra, label; one must be called image or img"),
         ({"labels": [0, 1, 2], "label": "kind"}, "one must be called label or labels or fine_label"),
     ],
@@ -148,6 +148,18 @@ def test_columns_that_do_not_suit_are_named(tmp_path, arguments, message):
     write(tmp_path / "train.parquet", [1, 2, 3], **arguments)
     with pytest.raises(UserError, match=message):
         opened(tmp_path)
+
+
+def test_a_split_without_labels_hinders_nobody_who_does_not_use_it(tmp_path):
+    write(tmp_path / "train.parquet", [1, 2, 3], [0, 1, 1])
+    write(tmp_path / "test.parquet", [1, 2], [-1, -1])
+    source = opened(tmp_path)
+    assert source.class_names == ("0", "1")
+    check_labels(source.load("train"), 2)
+    with pytest.raises(UserError, match=r"example 0 has label -1, outside \[0, 2\)"):
+        check_labels(source.load("test"), 2)
+    with pytest.raises(UserError, match="an example has label -1, no class; wrappers need the labels"):
+        source.load("test", wrappers=({"name": "class_subset", "per_class": 1, "seed": 0},))
 
 
 def test_classes_of_the_test_split_must_be_those_of_training(tmp_path):

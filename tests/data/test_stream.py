@@ -12,7 +12,7 @@ from cnn_jax.data.ahead import InTurn
 from cnn_jax.data.batches import evaluation_batches, training_batch
 from cnn_jax.data.host_transforms import transform_image
 from cnn_jax.data.sources import Source, open_source
-from cnn_jax.data.stream import StreamedImages
+from cnn_jax.data.stream import StreamedImages, open_stream
 from cnn_jax.errors import CorruptImageError, UserError
 
 CROPS = ({"name": "random_resized_crop", "size": 6}, {"name": "random_flip"})
@@ -36,17 +36,7 @@ def source_of(root: pathlib.Path) -> Source:
 
 
 def stream_of(root: pathlib.Path, spec: str = "train", **options) -> StreamedImages:
-    source = source_of(root)
-    selection = source.select(spec, ())
-    return StreamedImages(
-        examples=source.examples(selection.split),
-        indices=selection.indices,
-        labels=selection.labels,
-        class_names=source.class_names,
-        origin=selection.origin,
-        base=selection.base,
-        **{"channels": 1, **options},
-    )
+    return open_stream(source_of(root), spec, **{"channels": 1, **options})
 
 
 def assert_same(one, two):

@@ -1,6 +1,8 @@
 """Training on a stream: the run that the same images in memory give, what is skipped, and what a config may not ask."""
 
+import itertools
 import json
+import multiprocessing
 import os
 import pathlib
 import shutil
@@ -15,7 +17,9 @@ import pytest
 from PIL import Image
 
 from cnn_jax.data.sources import open_source
-from cnn_jax.errors import UserError
+from cnn_jax.data.stream import open_stream
+from cnn_jax.errors import ProcessLostError, UserError
+from cnn_jax.train.figures import most_confidently_wrong
 from cnn_jax.train.run import build
 from cnn_jax.train.session import evaluate_run, train
 
@@ -113,13 +117,10 @@ def test_an_augmentation_that_does_not_suit_the_images_begins_no_run(config, tmp
 WORKERS = """
 import sys, time
 from cnn_jax.data.sources import open_source
-from cnn_jax.data.stream import StreamedImages
+from cnn_jax.data.stream import open_stream
 
 def main():
-    source = open_source("folder", sys.argv[1])
-    chosen = source.select("train", ())
-    stream = StreamedImages(examples=source.examples("train"), indices=chosen.indices, labels=chosen.labels,
-        class_names=source.class_names, origin=chosen.origin, base=chosen.base, workers=2)
+    stream = open_stream(open_source("folder", sys.argv[1]), "train", workers=2)
     batches = stream.training_batches(seed=0, start=0, batch_size=4)
     next(batches)
     import multiprocessing
@@ -156,6 +157,33 @@ def test_workers_end_when_the_training_process_is_killed(folder, tmp_path, sent)
     while any(running(worker) for worker in workers):
         assert time.monotonic() < deadline
         time.sleep(0.2)
+
+
+def test_predictions_of_what_is_skipped_are_nan(config, folder, tmp_path):
+    root = tmp_path / "damaged" / "digits"
+    shutil.copytree(folder, root)
+    broken = sorted((root / "test").rglob("*.png"))[3]
+    broken.write_bytes(b"no image")
+    config["data"] |= {"directory": str(root.parent), "on_corrupt": "skip"}
+    experiment = build(config)
+    predicted = experiment.predict(experiment.initial_state(), "test")["probabilities"]
+    assert np.flatnonzero(np.isnan(predicted).any(axis=1)).tolist() == [3]
+    figure = most_confidently_wrong(
+        experiment.splits["test"].read, np.full(20, 10), predicted, [str(n) for n in range(11)], "test"
+    )
+    assert "nan" not in " ".join(text.get_text() for axes in figure.axes for text in axes.texts)
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_is_one_line(folder):
+    batches = open_stream(open_source("folder", str(folder)), "train", workers=1).training_batches(
+        seed=0, start=0, batch_size=4
+    )
+    next(batches)
+    for worker in multiprocessing.active_children():
+        worker.kill()
+    with pytest.raises(ProcessLostError, match=r"was killed, perhaps for want of memory.*fewer data\.stream\.workers"):
+        list(itertools.islice(batches, 100))
 
 
 @pytest.mark.slow

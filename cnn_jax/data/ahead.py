@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator
 from typing import Generic, TypeVar
 
 from cnn_jax.errors import ProcessLostError
+from cnn_jax.memory import keep_freed_memory
 
 Element = TypeVar("Element")
 
@@ -75,6 +76,7 @@ def _end_with_parent(parent: int, worker: int, workers: int) -> None:
     """In a worker: leave Ctrl-C to the process that trains, and end when that one has ended, however it did."""
     del worker, workers
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    keep_freed_memory(os.environ)
 
     def watch() -> None:
         while os.getppid() == parent:

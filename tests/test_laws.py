@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "models": {"nn", "ops"},
     "losses": {"ops"},
     "metrics": {"ops"},
-    "data": {"ops"},
+    "data": {"memory", "ops"},
     "tasks": {"models", "nn", "losses", "metrics", "ops"},
     "train": {"tasks", "models", "nn", "losses", "metrics", "data", "ops"},
     "methods": {"losses", "ops"},
@@ -36,6 +36,7 @@ MAY_IMPORT = {
     "paths": set(),
     "memory": set(),
     "benchmark": {"data", "memory", "methods", "train"},
+    "study": {"data", "memory", "methods", "train", "tasks", "ops"},
 }
 HEAVY = {"tensorflow", "tensorflow_datasets", "torch", "tensorboardX", "sklearn", "PIL", "pyarrow", "grain"}
 EXTRAS = {"tensorflow", "torch", "tensorboardX", "pytest", "hypothesis", "beartype"}

@@ -195,14 +195,17 @@ class StreamedImages:
         return np.stack([stand_in if image is None else image for image in images]), mask, problems
 
 
-def open_stream(source: Source, spec: str, *, wrappers: Nodes = (), **options: Any) -> StreamedImages:
+def open_stream(
+    source: Source, spec: str, *, wrappers: Nodes = (), channels: Channels | None = None, **options: Any
+) -> StreamedImages:
     """A split or slice of a data set as a stream; `Source.load` is its counterpart.
 
     Args:
       source: the data set.
       spec: a split or slice.
       wrappers: checked nodes of WRAPPERS, applied in order.
-      **options: of `StreamedImages`; `channels` is the source's own where it is missing or None.
+      channels: 1 is grey, 3 RGB, 4 RGBA; None is the source's own.
+      **options: further ones of `StreamedImages`.
 
     Raises:
       UserError: as `Source.select`.
@@ -215,7 +218,8 @@ def open_stream(source: Source, spec: str, *, wrappers: Nodes = (), **options: A
         class_names=source.class_names,
         origin=selection.origin,
         base=selection.base,
-        **{**options, "channels": options.get("channels") or source.channels},
+        channels=channels or source.channels,
+        **options,
     )
 
 

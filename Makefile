@@ -27,7 +27,7 @@ test: $(VENV)/.dev
 	XLA_FLAGS="$(QUICK_COMPILATION) $$XLA_FLAGS" $(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
 # Those that compare with references, to bounds, are quickly compiled, too.
-QUICK_TESTS := tests/models tests/weights tests/data tests/ops tests/nn tests/methods
+QUICK_TESTS := tests/models tests/weights tests/data tests/ops tests/nn tests/methods tests/study/test_claim_configs.py tests/study/test_probes.py
 slow: $(VENV)/.dev
 	XLA_FLAGS="$(QUICK_COMPILATION) $$XLA_FLAGS" $(BIN)/python -m pytest -n auto --dist worksteal -m slow $(QUICK_TESTS)
 	$(BIN)/python -m pytest -n auto --dist worksteal -m slow $(QUICK_TESTS:%=--ignore=%)
@@ -71,7 +71,7 @@ $(VENV)/.dev: $(VENV)/.core
 
 constraints: $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --dry-run --ignore-installed --report $(VENV)/resolved.json \
-		--editable '.[dev,tensorboard,prepare,cuda,tpu]'
+		--editable '.[dev,tensorboard,slurm,prepare,cuda,tpu]'
 	$(BIN)/python -c "import json; \
 		pins = {p['metadata']['name']: p['metadata']['version'] for p in json.load(open('$(VENV)/resolved.json'))['install']}; \
 		pins.pop('cnn_jax', None); \

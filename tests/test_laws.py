@@ -38,8 +38,8 @@ MAY_IMPORT = {
     "benchmark": {"data", "memory", "methods", "train"},
     "study": {"data", "memory", "methods", "train", "tasks", "ops"},
 }
-HEAVY = {"tensorflow", "tensorflow_datasets", "torch", "tensorboardX", "sklearn", "PIL", "pyarrow", "grain"}
-EXTRAS = {"tensorflow", "torch", "tensorboardX", "pytest", "hypothesis", "beartype"}
+HEAVY = {"tensorflow", "tensorflow_datasets", "torch", "tensorboardX", "submitit", "sklearn", "PIL", "pyarrow", "grain"}
+EXTRAS = {"tensorflow", "torch", "tensorboardX", "submitit", "pytest", "hypothesis", "beartype"}
 
 
 def imports(path: pathlib.Path) -> list[tuple[str, bool]]:

@@ -140,12 +140,37 @@ def random_flip(
     return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if generator.random() < probability else image
 
 
+def grey(image: PILImage) -> PILImage:
+    """Luma (ITU-R 601-2) in place of all colours; the image keeps its channels, so that networks keep their shape.
+
+    Args:
+      image: Pillow's; one without colours stays as it is.
+    """
+    return image if image.mode == "L" else image.convert("LA" if image.mode == "RGBA" else "L").convert(image.mode)
+
+
+def permute_pixels(image: PILImage, *, seed: Annotated[int, Field(ge=0)] = 0) -> PILImage:
+    """The pixels in another order, one and the same for all images of a size: what is near is near no longer.
+
+    Args:
+      image: Pillow's.
+      seed: of the order.
+    """
+    pixels = to_pixels(image)
+    height, width, channels = pixels.shape
+    order = np.random.Generator(np.random.Philox(seed)).permutation(height * width)
+    flat = pixels.reshape(height * width, channels)  # [H, W, C] -> [H * W, C]
+    return from_pixels(flat[order].reshape(pixels.shape))
+
+
 HOST_TRANSFORMS: dict[str, Callable[..., PILImage]] = {
     "resize": resize,
     "center_crop": center_crop,
     "random_crop": random_crop,
     "random_resized_crop": random_resized_crop,
     "random_flip": random_flip,
+    "grey": grey,
+    "permute_pixels": permute_pixels,
 }
 
 RANDOM = ("random_crop", "random_resized_crop", "random_flip")

@@ -155,12 +155,24 @@ def label_noise(
     return indices, noisy
 
 
+def shuffled_labels(indices: Indices, labels: Labels, *, seed: Seed = 0) -> Selected:
+    """The labels in a random order: as many of each class, and nothing to learn. A control (Zhang et al. 2017).
+
+    Args:
+      indices: in the base split.
+      labels: class indices.
+      seed: of the order.
+    """
+    return indices, labels[np.argsort(_numbers(indices, purpose="shuffled_labels", seed=seed), kind="stable")]
+
+
 WRAPPERS: dict[str, Callable[..., Selected]] = {
     "fold": fold,
     "class_subset": class_subset,
     "fraction": fraction,
     "long_tail": long_tail,
     "label_noise": label_noise,
+    "shuffled_labels": shuffled_labels,
 }
 
 

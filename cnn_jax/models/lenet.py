@@ -28,7 +28,7 @@ def lenet5(
       in_channels: channels of the images.
       padding: zeros around the image: 2 for 28×28, 0 for 32×32.
       activation: a key of `nn.activation.ACTIVATIONS`.
-      pool: "average" or "max".
+      pool: "average", "max" or "l2".
       dropout_rate: share of each hidden dense layer's units that training sets to 0.
       dtype: compute type, "float32" or "bfloat16".
 

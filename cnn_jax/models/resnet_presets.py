@@ -25,12 +25,16 @@ DEPTHS = {
 }
 """Block and blocks per stage of the ImageNet networks: Table 1, and timm's two small ones of bottlenecks, 14 and 26."""
 
+CIFAR_DEPTHS = {"basic": (6, "8, 14, 20, 26, 32, 44, 56, 110"), "bottleneck": (9, "11, 20, 29, 38, 47, 56, 110, 164")}
+"""Layers with weights per block in each of the three stages, and depths that there are, by the kind of block."""
+
 
 def resnet_cifar(
     *,
     num_classes: int,
     in_channels: int = 3,
     depth: int = 20,
+    block: str = "basic",
     shortcut: str = "A",
     width: int = 16,
     activation: str = "relu",
@@ -43,15 +47,17 @@ def resnet_cifar(
     """The networks for small images (Section 4.2, Table 6): three stages of basic blocks, for any number of space axes.
 
     Input `[B, *space, in_channels]`, logits `[B, num_classes]`. Strides: stem 1, stages 1, 2 and 4. Kernels start as He
-    et al. 2015 (Eq. 10, fan-in). With ten classes and option A, depth 20 has 269,722 parameters.
+    et al. 2015 (Eq. 10, fan-in). With ten classes and option A, depth 20 has 269,722 parameters. With bottlenecks depth
+    164 is the original ResNet-164 of He et al. 2016b (Table 4), but for the place of a bottleneck's stride.
 
     Args:
       num_classes: K.
       in_channels: channels of the images.
-      depth: layers with weights, 6n + 2.
+      depth: layers with weights, 6n + 2; with bottlenecks 9n + 2.
+      block: "basic" (two 3×3 convolutions) or "bottleneck" (1×1, 3×3, and 1×1 with four times the channels; Fig. 5).
       shortcut: "A" (subsampled, zero channels appended), "B" (projection where the shape changes) or "none" (the plain
         network).
-      width: channels of the first stage; the others have two and four times as many.
+      width: channels of the first stage's blocks; the others have two and four times as many.
       activation: a key of `nn.activation.ACTIVATIONS`.
       norm: a key of `nn.norm.NORMS`.
       zero_init_residual: each block starts as its shortcut (Goyal et al. 2017, Section 5.1).
@@ -62,13 +68,15 @@ def resnet_cifar(
     Raises:
       UserError: a value that is not one of these.
     """
-    if depth < 8 or (depth - 2) % 6:
-        raise UserError(f"depth is {depth}; it must be 6n + 2 with n of 1 or more: 8, 14, 20, 26, 32, 44, 56, 110, ...")
+    require_known("block", block, CIFAR_DEPTHS)
+    step, examples = CIFAR_DEPTHS[block]
+    if depth < step + 2 or (depth - 2) % step:
+        raise UserError(f"depth is {depth}; it must be {step}n + 2 with n of 1 or more: {examples}, ...")
     require_classifier(num_classes=num_classes, in_channels=in_channels, dropout_rate=dropout_rate, dtype=dtype)
     return Classifier(
         backbone=_backbone(
-            block="basic",
-            stage_sizes=((depth - 2) // 6,) * 3,
+            block=block,
+            stage_sizes=((depth - 2) // step,) * 3,
             stem="cifar",
             shortcut=shortcut,
             width=width,

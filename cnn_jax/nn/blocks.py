@@ -88,3 +88,32 @@ class ConvNormAct(nn.Module):
         if self.order == "conv_norm_act":
             return act(norm(x, train=train))
         return norm(act(x), train=train)
+
+
+class SeparableConvNormAct(nn.Module):
+    """What may stand for a `ConvNormAct`: a filter of each channel, then a 1×1 convolution that mixes the channels.
+
+    Howard et al. 2017, Section 3.1 and Fig. 3: both have a norm and an activation. Parameters lie under `depthwise` and
+    `pointwise`, each with what `make` has.
+
+    Attributes:
+      features: output channels.
+      kernel_size: of the filter.
+      stride: of the filter.
+      padding: of the filter.
+      make: a `ConvNormAct` with every attribute but these.
+    """
+
+    features: int
+    kernel_size: int | tuple[int, ...]
+    make: Callable[..., nn.Module]
+    stride: int | tuple[int, ...] = 1
+    padding: str | int = "same"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B *space C"], *, train: bool) -> Float[Array, "B *out features"]:
+        """Maps `[B, *space, C]` to `[B, *out, features]`."""
+        channels = x.shape[-1]
+        geometry = {"stride": self.stride, "padding": self.padding}
+        x = self.make(channels, self.kernel_size, groups=channels, **geometry, name="depthwise")(x, train=train)
+        return self.make(self.features, 1, name="pointwise")(x, train=train)

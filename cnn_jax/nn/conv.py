@@ -22,6 +22,13 @@ torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 """Uniform within ±1 / √fan-in: torch's own start of a layer's kernel, where a network does not choose another."""
 
 
+def scaled(initializer: Callable[..., Array], factor: float) -> Callable[..., Array]:
+    """An initializer whose values are those of another one times a factor; with 1 it is the other one."""
+    if factor == 1:
+        return initializer
+    return lambda *arguments: factor * initializer(*arguments)
+
+
 class Conv(nn.Module):
     """Cross-correlation of an image with a bank of kernels, as deep learning calls convolution.
 

@@ -83,6 +83,35 @@ class AveragePool(nn.Module):
         return (sums / jnp.asarray(counts, jnp.float32)).astype(x.dtype)
 
 
+class L2Pool(nn.Module):
+    """The root of the mean square of each window, in float32; where all of a window is 0, so is its gradient.
+
+    Of values that are not negative it lies between mean and maximum: Lp pooling with P = 2 (Sermanet et al. 2012,
+    "Convolutional neural networks applied to house numbers digit classification"), where torch's LPPool has the sum.
+
+    Attributes:
+      window: one size for all spatial axes or one for each, in pixels.
+      stride: step of the window, in pixels, for all spatial axes or for each; None is the window's size.
+      padding: as in `AveragePool`; it counts as zeros.
+
+    Raises:
+      ImageTooSmallError: the output would be empty.
+      UserError: as `AveragePool`.
+    """
+
+    window: int | tuple[int, ...]
+    stride: int | tuple[int, ...] | None = None
+    padding: str | int = "valid"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B *space C"]) -> Float[Array, "B *out C"]:
+        """Pools `[B, *space, C]` to `[B, *out, C]`."""
+        mean = AveragePool(self.window, self.stride, self.padding, name="squares")(jnp.square(x.astype(jnp.float32)))
+        # The root has no gradient at 0; `where` keeps its infinity out of the product.
+        positive = mean > 0
+        return jnp.where(positive, jnp.sqrt(jnp.where(positive, mean, 1.0)), 0.0).astype(x.dtype)
+
+
 class AdaptiveAveragePool(nn.Module):
     """The means of bins that share the image out evenly, `output_size` of them on every spatial axis.
 

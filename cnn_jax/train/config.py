@@ -23,7 +23,7 @@ Rate = Annotated[float, Field(gt=0)]
 # Of this machine, not of the experiment; beside these all of `parallel` but for the mode "pmap", see `identity`.
 NOT_IDENTITY = (
     *(("data", key) for key in ("directory", "resident", "stream", "on_corrupt", "max_corrupt")),
-    ("train", "steps_per_dispatch"),
+    *(("train", key) for key in ("steps_per_dispatch", "figures")),
 )
 DEFAULT_GROUPS: tuple[dict[str, Any], ...] = ({"pattern": ".*"},)
 
@@ -142,7 +142,8 @@ class Train(_Section):
     """How long to train, and how often to log, evaluate and save; by default at most ten evaluations and saves.
 
     One call of the device takes `steps_per_dispatch` steps, or as many as are left to the next log line, evaluation or
-    save; more than one needs `data.resident`.
+    save; more than one needs `data.resident`. With `evaluate_training` the end is also evaluated on the training split,
+    as it is: without augmentation or dropout. `figures` are drawn at the end; many short runs are faster without.
     """
 
     duration: Duration
@@ -155,6 +156,8 @@ class Train(_Section):
     keep_checkpoints: Positive = 2
     ema: Ema | None = None
     early_stopping: EarlyStopping | None = None
+    evaluate_training: bool = False
+    figures: bool = True
     tensorboard: bool = False
 
 

@@ -97,9 +97,27 @@ def override(config: Node, assignments: Sequence[str]) -> Node:
             raise UserError(
                 f"argument {assignment!r} is not understood; overrides look like --config.train.accumulate=2"
             )
-        keys = target.removeprefix("--config.").split(".")
-        result = _assign(result, keys, parse_value(text), assignment)
+        result = assign(result, target.removeprefix("--config."), parse_value(text), shown=assignment)
     return result
+
+
+def assign(config: Node, path: str, value: Any, *, shown: str = "") -> Node:
+    """A copy of a config with one value set.
+
+    Args:
+      config: plain values.
+      path: keys with dots between them, as in `override`.
+      value: a plain value.
+      shown: the assignment as the user wrote it, for messages; default is `path=value`.
+
+    Raises:
+      UserError: the path leads through a value that is no node.
+
+    Example:
+      >>> assign({"train": {"duration": {"steps": 5}}}, "train.duration.epochs", 2)
+      {'train': {'duration': {'epochs': 2}}}
+    """
+    return _assign(config, path.split("."), plain(value), shown or f"{path}={value!r}")
 
 
 def _assign(node: Any, keys: Sequence[str], value: Any, assignment: str) -> Any:

@@ -20,8 +20,11 @@ from cnn_jax.types import Batch, PyTree
 Step: TypeAlias = Callable[[Key[Array, ""], TrainState, StepMetrics, Batch], tuple[TrainState, StepMetrics]]
 """`(key, state, pending metrics, batch)` to state and metrics after one step."""
 
-Advance: TypeAlias = Callable[[TrainState, StepMetrics, int, int], tuple[TrainState, StepMetrics]]
-"""`(state, pending metrics, steps done, steps to take)` to state and metrics after them; may donate both."""
+Advance: TypeAlias = Callable[[PyTree, PyTree, int, int], tuple[PyTree, PyTree]]
+"""`(state, pending metrics, steps done, steps to take)` to state and metrics after them; may donate both.
+
+Those of one run are a TrainState and a StepMetrics; those of many are what `Program.stack` makes of them.
+"""
 
 
 def several_steps(
@@ -92,7 +95,6 @@ def resident_steps(
 def resident_advance(
     program: Callable[..., tuple[TrainState, StepMetrics]],
     orders: Callable[..., Array],
-    context: PyTree,
     split: LabelledImages,
     *,
     batch_size: int,
@@ -101,8 +103,8 @@ def resident_advance(
     sharding: NamedSharding,
     mesh: Mesh,
     compiler_options: Mapping[str, str],
-) -> Advance:
-    """Steps over a split that is put on every device.
+) -> Callable[[PyTree], Advance]:
+    """Steps over a split that is put on every device, for any context: what else the program needs, on the devices.
 
     Orders of epochs are computed on the device when a dispatch begins in another epoch than the last one did. There
     are two programs, compiled when they are first needed: `steps_per_dispatch` steps, and any smaller number.
@@ -110,7 +112,6 @@ def resident_advance(
     Args:
       program: `(context, state, pending, orders, data, first epoch, steps)` to state and metrics after the steps.
       orders: `(context, first epoch, *, epochs, examples)` to the orders of so many epochs.
-      context: what else the program needs, such as the run's key; on the devices.
       split: the training split.
       batch_size: B.
       steps_per_dispatch: the most that one call takes.
@@ -131,19 +132,22 @@ def resident_advance(
     full = jax.jit(functools.partial(program, steps=steps_per_dispatch), **settings)
     shorter = jax.jit(program, **settings)
 
-    @functools.lru_cache(maxsize=1)
-    def orders_from(first: int) -> tuple[jax.Array, jax.Array]:
-        on_device = place_whole(np.int32(first), mesh)
-        return compiled_orders(context, on_device), on_device
+    def with_context(context: PyTree) -> Advance:
+        @functools.lru_cache(maxsize=1)
+        def orders_from(first: int) -> tuple[jax.Array, jax.Array]:
+            on_device = place_whole(np.int32(first), mesh)
+            return compiled_orders(context, on_device), on_device
 
-    def advance(state: TrainState, pending: StepMetrics, done: int, steps: int) -> tuple[TrainState, StepMetrics]:
-        made, first = orders_from(done * batch_size // examples)
-        inputs = (context, state, pending, made, data, first)
-        if steps == steps_per_dispatch:
-            return full(*inputs)
-        return shorter(*inputs, place_whole(np.int32(steps), mesh))
+        def advance(state: TrainState, pending: StepMetrics, done: int, steps: int) -> tuple[TrainState, StepMetrics]:
+            made, first = orders_from(done * batch_size // examples)
+            inputs = (context, state, pending, made, data, first)
+            if steps == steps_per_dispatch:
+                return full(*inputs)
+            return shorter(*inputs, place_whole(np.int32(steps), mesh))
 
-    return advance
+        return advance
+
+    return with_context
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -103,8 +103,11 @@ class Experiment:
 
     def initial_state(self) -> TrainState:
         """The state before the first step, on the devices."""
-        create = jax.jit(self._create_state, out_shardings=self.state_sharding, compiler_options=creation_options())
-        return create(self.key)
+        return self.compiled_creation()(self.key)
+
+    def compiled_creation(self) -> Callable[[Key[Array, ""]], TrainState]:
+        """A run's key to the state before its first step, under jit over the mesh."""
+        return jax.jit(self._create_state, out_shardings=self.state_sharding, compiler_options=creation_options())
 
     def abstract_state(self) -> TrainState:
         """Shapes, types and shardings of the state, without computing it."""
@@ -211,10 +214,9 @@ class Experiment:
         train = self.splits["train"]
         if self.config.data.resident and not isinstance(train, StreamedImages):  # `build` refuses both
             whole, batch_size = replicated(self.mesh), self.plan.batch_size
-            return resident_advance(
+            with_key = resident_advance(
                 functools.partial(resident_steps, step=self.step(), batch_size=batch_size, sharding=divided(self.mesh)),
                 epoch_orders,
-                self._key_on_devices(),
                 train,
                 batch_size=batch_size,
                 steps_per_dispatch=self.plan.steps_per_dispatch,
@@ -223,6 +225,7 @@ class Experiment:
                 mesh=self.mesh,
                 compiler_options=self.compiler_options,
             )
+            return with_key(self._key_on_devices())
         step = self.compiled_step()
 
         def advance(state: TrainState, pending: StepMetrics, done: int, steps: int) -> tuple[TrainState, StepMetrics]:
@@ -263,17 +266,14 @@ class Experiment:
     @property
     def evaluation_splits(self) -> tuple[str, ...]:
         """The splits that a finished run is evaluated on; the last one is what figures show."""
-        return tuple(split for split in ("validation", "test") if split in self.splits)
+        first = ("train",) if self.config.train.evaluate_training else ()
+        return (*first, *(split for split in ("validation", "test") if split in self.splits))
 
     def evaluate_validation(self, step: EvaluationStep, state: TrainState) -> dict[str, float]:
         """The numbers that the loop logs: those of the validation split, where there is one."""
         if "validation" not in self.splits:
             return {}
         return scalars(self.evaluate(step, state, "validation"), "validation")
-
-    def fetch(self, tree: PyTree) -> PyTree:
-        """Arrays that may be divided over devices, also of other processes, whole on the host."""
-        return jax.device_get(jax.jit(lambda tree: tree, out_shardings=replicated(self.mesh))(tree))
 
     def compiled_prediction(self) -> Callable[[PyTree, PyTree, Batch], dict[str, jax.Array]]:
         """`task.predict` of (params, model_state, batch) under jit over the mesh; NaN for masked examples."""

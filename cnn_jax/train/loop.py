@@ -89,14 +89,14 @@ class Parts:
 
     advance: Advance
     split: Callable[[PyTree], Sequence[PyTree]]
-    empty: Callable[[], StepMetrics]
+    empty: Callable[[], PyTree]
     metrics: Mapping[str, Metric]
     runs: Sequence[Run]
 
 
 def run_loop(
-    state: TrainState, pending: StepMetrics, *, start: int, plan: Plan, parts: Parts, started: float
-) -> tuple[TrainState, str]:
+    state: PyTree, pending: PyTree, *, start: int, plan: Plan, parts: Parts, started: float
+) -> tuple[PyTree, str]:
     """Train until the end, until early stopping says so, or until no run is left that has not diverged.
 
     The order is law: restore → (evaluate → save) → batch → step → log. A checkpoint of step s therefore holds the
@@ -130,8 +130,8 @@ def run_loop(
 
 
 def _evaluate_and_save(
-    state: TrainState,
-    pending: StepMetrics,
+    state: PyTree,
+    pending: PyTree,
     done: int,
     plan: Plan,
     parts: Parts,
@@ -144,7 +144,7 @@ def _evaluate_and_save(
     save_due = done % plan.save_every == 0 or last
     if not (evaluation_due or save_due):
         return False
-    clock.pause(done, plan.batch_size, wait_for=state.step)
+    clock.pause(done, plan.batch_size, wait_for=state)
     metrics = parts.split(pending)
     _read_finite(metrics, running)
     states = parts.split(state) if running else ()
@@ -186,7 +186,7 @@ def _patience_is_over(progress: Progress, plan: Plan) -> bool:
     return rule is not None and progress.evaluations_without_improvement >= rule.patience
 
 
-def _log(pending: StepMetrics, done: int, plan: Plan, parts: Parts, running: dict[int, Run], clock: "_Clock") -> None:
+def _log(pending: PyTree, done: int, plan: Plan, parts: Parts, running: dict[int, Run], clock: "_Clock") -> None:
     """Read the pending metrics, check them, and write one row for each run."""
     values = _read_finite(parts.split(pending), running)
     clock.pause(done, plan.batch_size)
@@ -237,7 +237,7 @@ class _Clock:
         self._since: tuple[float, int] | None = None
         self.examples_per_second: float | None = None
 
-    def pause(self, done: int, batch_size: int, wait_for: jax.Array | None = None) -> None:
+    def pause(self, done: int, batch_size: int, wait_for: PyTree = None) -> None:
         """Stop timing steps, once the device has caught up."""
         if wait_for is not None:
             jax.block_until_ready(wait_for)

@@ -3,14 +3,15 @@
 Each run has a directory of its own, the same as the one that it writes when it is trained alone.
 """
 
+import copy
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import jax
 import numpy as np
 import pydantic
-from jax.sharding import PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Int, Key
 from pydantic import Field
 
@@ -30,6 +31,8 @@ from cnn_jax.train.step import StepMetrics
 from cnn_jax.types import Batch, PyTree
 
 Mode = Literal["vmap", "sequential"]
+Context: TypeAlias = tuple[PyTree, Key[Array, "*R"]]
+"""The constants and the key of a run, or of all."""
 VARIABLE = ("seed", "model", "task", "optimizer", "schedule", "train")
 
 
@@ -124,30 +127,42 @@ def build_runs(configs: Mapping[str, Node]) -> list[Experiment]:
     return experiments
 
 
-def many_runs(experiments: Sequence[Experiment], *, mode: Mode | None, devices: int | None) -> Program:
+def many_runs(
+    experiments: Sequence[Experiment],
+    *,
+    mode: Mode | None,
+    devices: int | None,
+    among: Sequence[Experiment] | None = None,
+) -> Program:
     """All runs in one program, divided over as many devices as divide their number.
 
     Args:
       experiments: from `build_runs`.
       mode: see `Runs`.
       devices: how many at most; default is all.
+      among: all runs that the program is made for, of which these are some: what of a group is left computes then what
+        it would have computed in the whole group. Default is `experiments`.
 
     Raises:
       UserError: the runs differ in more than numbers.
     """
     first, count = experiments[0], len(experiments)
-    step, constants = _lifted_step(experiments)
+    step, constants = _lifted_step(experiments, among or experiments)
     limit = make_mesh(devices=devices).devices.size
     mesh = make_mesh(devices=max(size for size in range(1, limit + 1) if count % size == 0))
     mode = mode or ("sequential" if mesh.devices.flat[0].platform == "cpu" else "vmap")
+    if mode == "sequential" and mesh.devices.size == 1:
+        return _in_turn(experiments, step, constants)
     over_runs, alone = divided(mesh), replicated(first.mesh)
 
-    def orders(context: tuple[PyTree, Key[Array, "R"]], first: Int[Array, ""], *, epochs: int, examples: int) -> Array:
+    def orders(context: Context, first: Int[Array, ""], *, epochs: int, examples: int) -> Array:
         one = functools.partial(epoch_orders, epochs=epochs, examples=examples)
         return jax.vmap(one, in_axes=(0, None))(context[1], first)
 
+    one_run = _one_run(first, step, sharding=None)
+
     def program(
-        context: tuple[PyTree, Key[Array, "R"]],
+        context: Context,
         state: TrainState,
         pending: StepMetrics,
         orders: Int[Array, "R E N"],
@@ -158,24 +173,11 @@ def many_runs(experiments: Sequence[Experiment], *, mode: Mode | None, devices: 
         shared = (data, first_epoch) if isinstance(steps, int) else (data, first_epoch, steps)
 
         def on_one_device(context, state, pending, orders, data, first_epoch, steps=steps):
-            def one_run(run: tuple) -> tuple[TrainState, StepMetrics]:
-                (constants, key), state, pending, orders = run
-                own = functools.partial(step, constants)
-                return resident_steps(
-                    key,
-                    state,
-                    pending,
-                    orders,
-                    data,
-                    first_epoch,
-                    steps,
-                    step=own,
-                    batch_size=first.plan.batch_size,
-                    sharding=None,
-                )
+            def one(run: tuple) -> tuple[TrainState, StepMetrics]:
+                return one_run(*run, data, first_epoch, steps)
 
             stacked = (context, state, pending, orders)
-            return jax.vmap(one_run)(stacked) if mode == "vmap" else jax.lax.map(one_run, stacked)
+            return jax.vmap(one)(stacked) if mode == "vmap" else jax.lax.map(one, stacked)
 
         divided_over_runs, everywhere = PartitionSpec("data"), PartitionSpec()
         specs = (divided_over_runs,) * 4 + (everywhere,) * len(shared)
@@ -191,29 +193,99 @@ def many_runs(experiments: Sequence[Experiment], *, mode: Mode | None, devices: 
         return [jax.device_put(jax.tree.map(lambda x, i=i: np.array(x[i]), host), alone) for i in range(count)]
 
     keys = jax.random.wrap_key_data(stack([jax.random.key_data(experiment.key) for experiment in experiments]))
+    with_context = _advance(first, program, orders, state_sharding=over_runs, sharding=over_runs, mesh=mesh)
+    return Program(advance=with_context((jax.device_put(constants, over_runs), keys)), stack=stack, split=split)
+
+
+def with_seed(experiment: Experiment, seed: int) -> Experiment:
+    """The same experiment with another seed; what is known of its shapes is kept.
+
+    Args:
+      experiment: its splits are no streams, whose random transforms know the seed.
+      seed: of the run.
+    """
+    other = copy.copy(experiment)
+    object.__setattr__(other, "config", experiment.config.model_copy(update={"seed": seed}))
+    return other
+
+
+def can_share(experiments: Sequence[Experiment]) -> bool:
+    """Whether runs differ in nothing but numbers, so that one program can train them."""
+    try:
+        _lifted_step(experiments, experiments)
+    except UserError:
+        return False
+    return True
+
+
+def _one_run(first: Experiment, step: Callable[..., PyTree], *, sharding: NamedSharding | None) -> Callable[..., Any]:
+    """`resident_steps` of one run, whose context is its constants and its key."""
+
+    def one_run(context: Context, *arguments: Any, **steps: Any) -> tuple[TrainState, StepMetrics]:
+        constants, key = context
+        own = functools.partial(step, constants)
+        return resident_steps(key, *arguments, **steps, step=own, batch_size=first.plan.batch_size, sharding=sharding)
+
+    return one_run
+
+
+def _advance(first: Experiment, program: Callable[..., Any], orders: Callable[..., Array], **places: Any) -> Any:
+    """`resident_advance` with the split and the plan that all runs share."""
     train = first.splits["train"]
-    assert isinstance(train, LabelledImages), "split_runs refuses streams"
-    advance = resident_advance(
+    assert isinstance(train, LabelledImages), "many runs are refused on streams"
+    return resident_advance(
         program,
         orders,
-        jax.device_put((constants, keys), over_runs),
         train,
         batch_size=first.plan.batch_size,
         steps_per_dispatch=first.plan.steps_per_dispatch,
-        state_sharding=over_runs,
-        sharding=over_runs,
-        mesh=mesh,
         compiler_options=first.compiler_options,
+        **places,
     )
-    return Program(advance=advance, stack=stack, split=split)
+
+
+def _in_turn(
+    experiments: Sequence[Experiment], step: Callable[..., PyTree], constants: Sequence[np.ndarray]
+) -> Program:
+    """One compiled program of one run, called for each: what a run computes does not depend on how many there are."""
+    first = experiments[0]
+    with_context = _advance(
+        first,
+        _one_run(first, step, sharding=divided(first.mesh)),
+        lambda context, *rest, **sizes: epoch_orders(context[1], *rest, **sizes),
+        state_sharding=first.state_sharding,
+        sharding=replicated(first.mesh),
+        mesh=first.mesh,
+    )
+    whole = replicated(first.mesh)
+    advances = [
+        with_context(jax.device_put(([values[index] for values in constants], experiment.key), whole))
+        for index, experiment in enumerate(experiments)
+    ]
+
+    def advance(
+        states: Sequence[TrainState], pending: Sequence[StepMetrics], done: int, steps: int
+    ) -> tuple[list[TrainState], list[StepMetrics]]:
+        after = [own(s, p, done, steps) for own, s, p in zip(advances, states, pending, strict=True)]
+        return [state for state, _ in after], [metrics for _, metrics in after]
+
+    def split(trees: Sequence[PyTree]) -> Sequence[PyTree]:
+        # Copies: the next step may reuse the memory.
+        return [jax.device_put(jax.tree.map(np.array, jax.device_get(tree)), whole) for tree in trees]
+
+    return Program(advance=advance, stack=list, split=split)
 
 
 def _lifted_step(
-    experiments: Sequence[Experiment],
+    experiments: Sequence[Experiment], among: Sequence[Experiment]
 ) -> tuple[Callable[..., PyTree], list[np.ndarray]]:
     """One step for all runs, `(constants, key, state, pending, batch)`, and the constants `[R, ...]` of each run."""
-    digests = [sha256(experiment.config.model_copy(update={"seed": 0})) for experiment in experiments]
-    distinct = dict(zip(digests, experiments, strict=True))  # runs that differ in their seed share a trace
+    digests, all_digests = (
+        [sha256(experiment.config.model_copy(update={"seed": 0})) for experiment in some]
+        for some in (experiments, among)
+    )
+    # Runs that differ in their seed share a trace. Sorted: the program does not depend on the order of the runs.
+    distinct = dict(sorted(zip(all_digests, among, strict=True), key=lambda pair: pair[0]))
     first = experiments[0]
     arguments = first.key, first.abstract_state(), first.empty_metrics(), first.batch(0)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arguments)

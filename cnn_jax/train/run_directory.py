@@ -41,6 +41,10 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     return value
 
 
+class InUseError(UserError):
+    """Another process holds the lock of a run directory."""
+
+
 class RunDirectory:
     """One run's directory, locked while this object is open; use it as a context manager.
 
@@ -52,7 +56,8 @@ class RunDirectory:
       owner: False for a process that takes part in the run but writes nothing: it neither checks nor locks.
 
     Raises:
-      UserError: not writable, in use, holds other files, holds another config, or holds a run and `resume` is False.
+      InUseError: another process holds it.
+      UserError: not writable, holds other files, holds another config, or holds a run and `resume` is False.
     """
 
     def __init__(self, path: str | pathlib.Path, config: Config, *, resume: bool, owner: bool = True):
@@ -84,7 +89,7 @@ class RunDirectory:
             lock.seek(0)
             owner = lock.read().strip() or "another process"
             lock.close()
-            raise UserError(
+            raise InUseError(
                 f"work directory {str(self.path)!r} is in use by {owner}; wait, or choose another --workdir"
             ) from None
         lock.truncate(0)

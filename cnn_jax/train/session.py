@@ -15,6 +15,7 @@ from cnn_jax.errors import DivergenceError, UserError
 from cnn_jax.train.checkpoint import CheckpointGoneError, Checkpoints
 from cnn_jax.train.config import resolve
 from cnn_jax.train.config_file import Node, plain
+from cnn_jax.train.dispatch import Program
 from cnn_jax.train.distributed import is_first, naming_lost_processes, together
 from cnn_jax.train.evaluate import scalars
 from cnn_jax.train.experiment import Experiment
@@ -22,7 +23,7 @@ from cnn_jax.train.many_runs import build_runs, many_runs, split_runs
 from cnn_jax.train.passport import make_passport
 from cnn_jax.train.run import build
 from cnn_jax.train.run_directory import CHECKPOINTS, CONFIG, RESULT, RunDirectory, read_json
-from cnn_jax.train.sitting import sit
+from cnn_jax.train.sitting import Probe, no_probe, sit
 from cnn_jax.train.state import TrainState
 
 READ_ATTEMPTS = 5
@@ -95,9 +96,22 @@ def train_many(config: Node, workdir: str | os.PathLike[str], *, resume: bool = 
             mine = [experiments[name] for name in left]
             program = many_runs(mine, mode=runs.mode, devices=plain(config).get("parallel", {}).get("devices"))
             places = [directories[name] for name in left]
-            _begin(places, mine)
-            results |= dict(zip(left, sit(mine, places, program, started), strict=True))
+            results |= dict(zip(left, train_locked(mine, places, program, started), strict=True))
     return {name: result for name, result in results.items() if result is not None}
+
+
+def train_locked(
+    experiments: Sequence[Experiment],
+    directories: Sequence[RunDirectory],
+    program: Program,
+    started: float,
+    *,
+    probe: Probe = no_probe,
+    terminal: bool = True,
+) -> list[dict[str, Any]]:
+    """Train runs on the same data, in directories that are locked and hold no result; arguments as `sitting.sit`."""
+    _begin(directories, experiments)
+    return sit(experiments, directories, program, started, probe=probe, terminal=terminal)
 
 
 def _begin(directories: Sequence[RunDirectory], experiments: Sequence[Experiment]) -> None:

@@ -96,6 +96,11 @@ def place_batch(batch: Mapping[str, np.ndarray], rows: np.ndarray, *, size: int,
     return {name: place(np.asarray(values)) for name, values in batch.items()}
 
 
+def fetch(tree: PyTree, mesh: Mesh) -> PyTree:
+    """Arrays that may be divided over devices, also of other processes, whole on the host."""
+    return jax.device_get(jax.jit(lambda tree: tree, out_shardings=replicated(mesh))(tree))
+
+
 def place_whole(tree: PyTree, mesh: Mesh) -> PyTree:
     """Put host arrays, equal in every process, whole on every device; nothing is sent to check that they are equal."""
     whole = replicated(mesh)

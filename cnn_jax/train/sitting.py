@@ -2,13 +2,17 @@
 
 import contextlib
 import functools
+import pathlib
 import sys
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import jax
 
 from cnn_jax.errors import DivergenceError
 from cnn_jax.train.checkpoint import Checkpoints, Progress
+from cnn_jax.train.config import sha256
 from cnn_jax.train.dispatch import Program
 from cnn_jax.train.distributed import is_first, together
 from cnn_jax.train.evaluate import EvaluationStep
@@ -17,13 +21,29 @@ from cnn_jax.train.figures import draw_figures
 from cnn_jax.train.loop import Parts, Run, run_loop
 from cnn_jax.train.report import describe_evaluation, make_result, write_report
 from cnn_jax.train.run_directory import RunDirectory
+from cnn_jax.train.sharding import fetch
 from cnn_jax.train.state import TrainState, evaluation_variables
 from cnn_jax.train.step import StepMetrics
 from cnn_jax.train.writers import JsonLines, TensorBoard, Terminal, Writer, read_rows
 
+Probe: TypeAlias = Callable[[Experiment, TrainState], Mapping[str, float]]
+"""Further numbers of a finished run: experiment and evaluated state to name and value."""
+
+
+def no_probe(experiment: Experiment, state: TrainState) -> Mapping[str, float]:
+    """No further numbers."""
+    del experiment, state
+    return {}
+
 
 def sit(
-    experiments: Sequence[Experiment], directories: Sequence[RunDirectory], program: Program, started: float
+    experiments: Sequence[Experiment],
+    directories: Sequence[RunDirectory],
+    program: Program,
+    started: float,
+    *,
+    probe: Probe = no_probe,
+    terminal: bool = True,
 ) -> list[dict[str, Any]]:
     """Restore, loop, evaluate the end, and write result, figures and report, of all runs of a program.
 
@@ -32,6 +52,8 @@ def sit(
       directories: of the runs, locked and begun.
       program: computes them.
       started: `time.perf_counter()` at the start.
+      probe: gives what `result.json` has under `probes`.
+      terminal: show the progress of the first run.
 
     Returns:
       The content of `result.json` of each run.
@@ -54,7 +76,8 @@ def sit(
             """What the result of a run says however it ended."""
             progress = restored[index][2]
             result = make_result(experiments[index], directories[index], status=status, steps=steps, progress=progress)
-            return {**result, "wall_seconds": earlier[index] + time.perf_counter() - started}
+            seconds = earlier[index] + time.perf_counter() - started
+            return {**result, "wall_seconds": seconds, "runs_together": len(experiments)}
 
         def diverged(index: int, error: DivergenceError) -> None:
             checkpoints[index].wait()  # the last good one is on disk before the result says that the run has ended
@@ -65,8 +88,8 @@ def sit(
 
         def open_writers() -> list[list[Writer]]:
             return [
-                _writers(experiment, directories[index], start, opened, terminal=index == 0) if is_first() else []
-                for index, experiment in enumerate(experiments)
+                _writers(experiment, directory, start, opened, terminal=terminal and index == 0) if is_first() else []
+                for index, (experiment, directory) in enumerate(zip(experiments, directories, strict=True))
             ]
 
         writers = together(open_writers)
@@ -97,7 +120,7 @@ def sit(
                 experiment = experiments[index]
                 final, _, _ = checkpoints[index].restore(best, experiment.abstract_state(), experiment.empty_metrics())
             ended = functools.partial(end, index, status, trained)
-            results[index] = _conclude(experiments[index], directories[index], final, evaluations[index], ended)
+            results[index] = _conclude(experiments[index], directories[index], final, evaluations[index], ended, probe)
     return [results[index] for index in range(len(experiments))]
 
 
@@ -107,12 +130,16 @@ def _restore(
     """The newest step of which all runs have a checkpoint, 0 if there is none, and what each run has of it."""
     start = max(set.intersection(*(set(each.steps()) for each in checkpoints)), default=0)
     restored = []
+    creations: dict[str, Callable[[jax.Array], TrainState]] = {}  # runs that differ in their seed share a program
     for experiment, each in zip(experiments, checkpoints, strict=True):
         each.drop_after(start)
         if start:
             restored.append(each.restore(start, experiment.abstract_state(), experiment.empty_metrics()))
-        else:
-            restored.append((experiment.initial_state(), experiment.empty_metrics(), Progress()))
+            continue
+        content = sha256(experiment.config.model_copy(update={"seed": 0}))
+        if content not in creations:
+            creations[content] = experiment.compiled_creation()
+        restored.append((creations[content](experiment.key), experiment.empty_metrics(), Progress()))
     return start, restored
 
 
@@ -150,16 +177,21 @@ def _conclude(
     state: TrainState,
     evaluation: EvaluationStep,
     end: Callable[[], dict[str, Any]],
+    probe: Probe,
 ) -> dict[str, Any]:
     """Evaluate a trained run, and write its figures, report and result."""
     values = {split: experiment.evaluate(evaluation, state, split) for split in experiment.evaluation_splits}
-    shown = experiment.evaluation_splits[-1:]
-    predictions = experiment.predict(state, shown[0]) if shown else {}
-    params = experiment.fetch(evaluation_variables(state)[0])
+    numbers = probe(experiment, state)
+    draw: Callable[[], list[pathlib.Path]] = list
+    if experiment.config.train.figures:
+        shown = experiment.evaluation_splits[-1:]
+        predictions = experiment.predict(state, shown[0]) if shown else {}
+        params = fetch(evaluation_variables(state)[0], experiment.mesh)
+        draw = functools.partial(draw_figures, experiment, directory, values, params=params, predictions=predictions)
 
     def write() -> dict[str, Any]:
-        figures = draw_figures(experiment, directory, values, params=params, predictions=predictions)
-        result = end() | describe_evaluation(state, values)
+        figures = draw()
+        result = end() | describe_evaluation(state, values) | ({"probes": dict(numbers)} if numbers else {})
         write_report(experiment, directory, result, figures)
         directory.finish(result)
         return result

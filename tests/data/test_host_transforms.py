@@ -48,16 +48,18 @@ def coordinates(height, width):
     return np.stack([rows, columns, np.full_like(rows, 255)], axis=-1).astype(np.uint8)
 
 
+KEEP_SIZE = ("random_flip", "grey", "permute_pixels")
+
+
 @pytest.mark.parametrize("name", HOST_TRANSFORMS)
 def test_every_transform_keeps_types_and_gives_its_size(name, flower):
     given = ("image", "generator")
-    node = check_node(
-        "here", {"name": name, **({} if name == "random_flip" else {"size": 32})}, HOST_TRANSFORMS, given=given
-    )
+    sized = name not in KEEP_SIZE
+    node = check_node("here", {"name": name, **({"size": 32} if sized else {})}, HOST_TRANSFORMS, given=given)
     out = transform_image(flower, [node], generator=numbers() if name in RANDOM else None)
     assert out.dtype == np.uint8
     assert out.flags.c_contiguous
-    shapes = {"random_flip": (80, 120, 3), "resize": (32, 48, 3)}
+    shapes = {**dict.fromkeys(KEEP_SIZE, (80, 120, 3)), "resize": (32, 48, 3)}
     assert out.shape == shapes.get(name, (32, 32, 3))
     grey = transform_image(flower[..., :1], [node], generator=numbers() if name in RANDOM else None)
     assert grey.shape == (*out.shape[:2], 1)
@@ -110,6 +112,36 @@ def test_random_crop_pads():
         assert not out[~inside].any()
     small = random_crop(generator, image, size=(4, 9))  # 2 columns of black before, 3 behind
     np.testing.assert_array_equal(small, np.pad(image, ((0, 0), (2, 3), (0, 0))))
+
+
+def test_grey_is_the_luma_in_every_channel(flower):
+    out = transform_image(flower, [{"name": "grey"}], generator=None)
+    # ITU-R 601-2, as Pillow rounds it
+    luma = np.asarray(Image.fromarray(flower).convert("L"))
+    np.testing.assert_allclose(luma, flower @ [0.299, 0.587, 0.114], atol=1)
+    for channel in range(3):
+        np.testing.assert_array_equal(out[..., channel], luma)
+    one = flower[..., :1]
+    np.testing.assert_array_equal(transform_image(one, [{"name": "grey"}], generator=None), one)
+    alpha = np.concatenate([flower, one], axis=-1)
+    with_alpha = transform_image(alpha, [{"name": "grey"}], generator=None)
+    np.testing.assert_array_equal(with_alpha, np.concatenate([out, one], axis=-1))
+
+
+def test_permuted_pixels_are_the_same_pixels_in_one_order():
+    def permute(image, seed=0):
+        return transform_image(image, [{"name": "permute_pixels", "seed": seed}], generator=None)
+
+    image = coordinates(7, 6)
+    out = permute(image)
+    # Pixels move whole, each to one place.
+    assert sorted(map(tuple, out.reshape(-1, 3).tolist())) == sorted(map(tuple, image.reshape(-1, 3).tolist()))
+    rows, columns = out[..., 0].astype(int), out[..., 1].astype(int)
+    other = np.random.default_rng(0).integers(0, 256, (7, 6, 1), np.uint8)
+    np.testing.assert_array_equal(permute(other), other[rows, columns])
+    assert not np.array_equal(permute(image, seed=1), out)
+    # What was near is not: half of the 42 pixels would still be beside their right neighbour if it were.
+    assert ((rows[:, :-1] == rows[:, 1:]) & (columns[:, 1:] - columns[:, :-1] == 1)).sum() < 10
 
 
 def torchvision_windows(count, height, width, scale, ratio, seed):

@@ -6,7 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnn_jax.data.sources import Source, check_disjoint, open_source
-from cnn_jax.data.wrappers import WRAPPERS, apply_wrappers, class_subset, fold, fraction, label_noise, long_tail
+from cnn_jax.data.wrappers import (
+    WRAPPERS,
+    apply_wrappers,
+    class_subset,
+    fold,
+    fraction,
+    label_noise,
+    long_tail,
+    shuffled_labels,
+)
 from cnn_jax.errors import UserError
 from cnn_jax.train.config_node import check_node
 
@@ -83,6 +92,17 @@ def test_noise_changes_exactly_its_share_of_each_class(split, seed, rate, kind):
     if kind == "pair":
         following = dict(zip(present.tolist(), np.roll(present, -1).tolist()))
         assert all(following[old] == new for old, new in zip(labels[wrong].tolist(), noisy[wrong].tolist()))
+
+
+def test_shuffled_labels_are_the_same_labels_and_tell_nothing():
+    labels = np.repeat(np.arange(5, dtype=np.int32), 4000)
+    indices, shuffled = shuffled_labels(np.arange(20_000), labels)
+    assert indices.tolist() == list(range(20_000))
+    assert np.bincount(shuffled).tolist() == [4000] * 5
+    pairs = np.bincount(5 * labels + shuffled, minlength=25)
+    assert ((pairs - 800) ** 2 / 800).sum() < 39.3  # 16 degrees of freedom, p = 0.001
+    assert np.array_equal(shuffled, shuffled_labels(np.arange(20_000), labels)[1])
+    assert not np.array_equal(shuffled, shuffled_labels(np.arange(20_000), labels, seed=1)[1])
 
 
 def test_symmetric_noise_takes_every_other_class_alike():

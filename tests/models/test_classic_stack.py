@@ -3,12 +3,13 @@
 import functools
 import itertools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_jax.errors import ImageTooSmallError
+from cnn_jax.errors import ImageTooSmallError, UserError
 from cnn_jax.models.classic_stack import NORM_POSITIONS, POOLS, classic_stack
 from cnn_jax.nn.activation import ACTIVATIONS
 from cnn_jax.nn.heads import FINAL_POOLS
@@ -44,6 +45,8 @@ STRIDES = [
     ({"stride": 2}, (4, 16)),
     ({"pool": "none", "stride": 2}, (2, 4)),
     ({"pool": "average", "pool_size": 3}, (3, 9)),
+    ({"stride": (1, 3)}, (2, 12)),
+    ({"stride": 2, "convolutions": (2, 3)}, (4, 16)),  # only the first of a stage has the stride
 ]
 
 
@@ -86,6 +89,10 @@ ONE_AT_A_TIME = [
     *({"pool": pool, "final_pool": final} for pool in (*POOLS, "none") for final in FINAL_POOLS),
     *({"padding": padding} for padding in PADDINGS if padding != "same"),
     {"kernel_size": (5, 2), "stride": 2, "pool": "none"},
+    {"convolutions": (1, 2)},
+    {"separable": True},
+    {"separable": True, "convolutions": 2, "norm": "batch", "norm_position": "after"},
+    {"init_scale": 0.5},
     {"dense": ()},
 ]
 
@@ -154,3 +161,91 @@ def test_too_small_image_names_the_layer():
         feature_shapes(classic_stack(num_classes=10), (4, 4, 3))
     with pytest.raises(ImageTooSmallError, match="layer 'backbone/pool2' gets an image of 1×1 pixels"):
         feature_shapes(classic_stack(num_classes=10, padding="same"), (3, 3, 3))
+
+
+def test_convolutions_in_a_row():
+    # (9 * 2 + 1) * 4, then (9 * 4 + 1) * 4 three times: two in the first stage, two in the second
+    _, params = feature_shapes(classic_stack(**NARROW, convolutions=2), (12, 12, 2))
+    backbone = params["backbone"]
+    assert set(backbone["stage1"]) == {"conv1", "conv2"}
+    assert sum(leaf.size for leaf in jax.tree.leaves(backbone)) == 19 * 4 + 3 * 37 * 4
+
+
+def test_separable_convolutions_keep_the_first_one_whole():
+    model = classic_stack(**{**NARROW, "channels": (4, 6)}, separable=True)
+    _, params = feature_shapes(model, (12, 12, 2))
+    assert params["backbone"]["stage1"]["conv"]["kernel"].shape == (3, 3, 2, 4)
+    assert params["backbone"]["stage2"]["depthwise"]["conv"]["kernel"].shape == (3, 3, 1, 4)
+    assert params["backbone"]["stage2"]["pointwise"]["conv"]["kernel"].shape == (1, 1, 4, 6)
+
+
+def test_a_separable_convolution_is_a_product_of_kernels(random_variables):
+    # Without an activation in between, a filter D and a mixing P are the one kernel K[i, j, c, f] = D[i, j, c] P[c, f].
+    options = {**NARROW, "pool": "none", "activation": "identity"}
+    x = normal((2, 9, 8, 2))
+    model = classic_stack(**options, separable=True)
+    variables = random_variables(model, x)
+    stage = variables["params"]["backbone"]["stage2"]
+    depthwise, pointwise = stage["depthwise"]["conv"], stage["pointwise"]["conv"]
+    whole = {
+        "kernel": jnp.einsum("ijc,cf->ijcf", depthwise["kernel"][:, :, 0], pointwise["kernel"][0, 0]),
+        "bias": depthwise["bias"] @ pointwise["kernel"][0, 0] + pointwise["bias"],
+    }
+    backbone = {**variables["params"]["backbone"], "stage2": {"conv": whole}}
+    full = {"params": {**variables["params"], "backbone": backbone}}
+    expected = classic_stack(**options).apply(full, x, train=False)
+    np.testing.assert_allclose(model.apply(variables, x, train=False), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_spatial_dropout_takes_whole_maps():
+    options = {**NARROW, "channels": (64,), "pool": "none", "dense": (), "final_pool": "average"}
+    model = classic_stack(**options, spatial_dropout_rate=0.25)
+    x = normal((8, 6, 6, 2))
+    variables = model.init(jax.random.key(0), x, train=False)
+
+    def around_the_dropout(train):
+        kept = []
+
+        def note(function, arguments, keywords, context):
+            output = function(*arguments, **keywords)
+            if context.module.name == "dropout1":
+                kept.append((np.asarray(arguments[0]), np.asarray(output)))
+            return output
+
+        with nn.intercept_methods(note):
+            model.apply(variables, x, train=train, rngs={"dropout": jax.random.key(1)})
+        return kept[0]
+
+    before, after = around_the_dropout(train=False)
+    np.testing.assert_array_equal(before, after)
+    before, after = around_the_dropout(train=True)
+    alive = before.max(axis=(1, 2)) > 0
+    zero = (after == 0).all(axis=(1, 2))
+    # A map is dropped whole, or kept whole and divided by the share of those that are kept.
+    np.testing.assert_allclose(after, np.where(zero[:, None, None], 0, before / 0.75), rtol=1e-5)
+    assert 0.15 < zero[alive].mean() < 0.35  # 512 maps
+
+
+def test_init_scale_multiplies_all_kernels():
+    x = normal((1, 12, 12, 2))
+    plain, scaled = (
+        classic_stack(**NARROW, init_scale=scale).init(jax.random.key(0), x, train=False)["params"]
+        for scale in (1.0, 3.0)
+    )
+    for path, leaf in jax.tree_util.tree_leaves_with_path(plain):
+        own = functools.reduce(lambda tree, key: tree[key.key], path, scaled)
+        np.testing.assert_allclose(own, leaf * (3 if path[-1].key == "kernel" else 1), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"stride": (1, 2, 1)}, r"stride \(1, 2, 1\) has 3 entries, but channels \(4, 4\) has 2 stages"),
+        ({"convolutions": 0}, "convolutions is 0; it must be 1 or more"),
+        ({"init_scale": 0.0}, "init_scale is 0.0; it must be above 0"),
+        ({"spatial_dropout_rate": 1.0}, "spatial_dropout_rate is 1.0; it must be at least 0 and below 1"),
+    ],
+)
+def test_wrong_choices(arguments, message):
+    with pytest.raises(UserError, match=message):
+        classic_stack(**NARROW, **arguments)

@@ -91,6 +91,8 @@ ERRORS = [
     ("mlp", {"activation": "rleu"}, "unknown activation 'rleu'"),
     ("resnet_cifar", {"depth": 21}, r"depth is 21; it must be 6n \+ 2"),
     ("resnet_cifar", {"depth": 2}, "depth is 2"),
+    ("resnet_cifar", {"depth": 14, "block": "bottleneck"}, r"depth is 14; it must be 9n \+ 2"),
+    ("resnet_cifar", {"block": "botleneck"}, "unknown block 'botleneck'; did you mean 'bottleneck'"),
     ("wide_resnet", {"depth": 26}, r"depth is 26; it must be 6n \+ 4"),
     ("wide_resnet", {"widening": 0}, "widening is 0"),
     ("preact_resnet_cifar", {"depth": 20, "width": 0}, "width is 0"),

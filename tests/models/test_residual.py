@@ -75,6 +75,19 @@ def normal(shape):
     return jnp.asarray(np.random.default_rng(0).standard_normal(shape, dtype=np.float32))
 
 
+def test_small_images_with_bottlenecks():
+    # Figure 5, right: c -> 1×1 f, 3×3 f, 1×1 4f, each with a norm of two numbers per channel; option A adds nothing.
+    model = models.create("resnet_cifar", num_classes=5, depth=11, width=4, block="bottleneck")
+    x = jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)
+    variables = jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), x)
+    maps = jax.eval_shape(functools.partial(model.apply, train=False, method="features"), variables, x)
+    shapes = {"stem": (16, 16, 4), "stage1": (16, 16, 16), "stage2": (8, 8, 32), "stage3": (4, 4, 64)}
+    assert {name: leaf.shape[1:] for name, leaf in maps.items()} == shapes
+    blocks = [c * f + 9 * f * f + 4 * f * f + 2 * (f + f + 4 * f) for c, f in ((4, 4), (16, 8), (32, 16))]
+    stem, head = 9 * 3 * 4 + 2 * 4, (64 + 1) * 5
+    assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == stem + sum(blocks) + head
+
+
 def test_plain_is_the_resnet_without_its_shortcuts(random_variables):
     x = normal((2, 16, 16, 3))
     model, plain = (models.create("resnet_cifar", shortcut=shortcut, **NARROW) for shortcut in ("A", "none"))

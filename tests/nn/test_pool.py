@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cnn_jax.errors import ImageTooSmallError, UserError
-from cnn_jax.nn.pool import AveragePool, GlobalAveragePool, MaxPool
+from cnn_jax.nn.pool import AveragePool, GlobalAveragePool, L2Pool, MaxPool
 
 
 def windows(image, window, stride, pads, fill):
@@ -58,6 +58,16 @@ def test_pools_equal_numpy(space, window, stride, padding, pads):
     _, cut = windows(image, size, step, pads, 0.0)
     everywhere = np.reshape([w.mean(axis=axes) for w in cut], (*out, 2))
     np.testing.assert_allclose(AveragePool(window, stride, padding).apply({}, x)[0], everywhere, rtol=1e-5)
+    roots = np.reshape([np.sqrt(np.mean(w**2, axis=axes)) for w in cut], (*out, 2))
+    np.testing.assert_allclose(L2Pool(window, stride, padding).apply({}, x)[0], roots, rtol=1e-5)
+
+
+def test_l2_pool_has_a_gradient_at_zero():
+    # d √((x² + y²) / 2) / dx = x / (2 √((x² + y²) / 2)): with 3 and 4 that is 3 / (2 √12.5); zeros get zero.
+    x = jnp.float32([3, 4, 0, 0])[None, :, None]
+    gradient = jax.grad(lambda x: L2Pool(2).apply({}, x).sum())(x)[0, :, 0]
+    np.testing.assert_allclose(gradient, [3 / (2 * 12.5**0.5), 4 / (2 * 12.5**0.5), 0, 0], rtol=1e-6)
+    assert L2Pool(2).apply({}, x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
 
 
 @pytest.mark.parametrize("space", [(), (5,), (4, 3), (2, 3, 4)])
@@ -68,10 +78,11 @@ def test_global_average_pool(space):
     assert GlobalAveragePool().apply({}, x.astype(jnp.bfloat16)).dtype == jnp.float32
 
 
-@pytest.mark.parametrize("pool", [MaxPool, AveragePool])
+@pytest.mark.parametrize("pool", [MaxPool, AveragePool, L2Pool])
 def test_errors(pool):
     x = jnp.ones((1, 2, 2, 1))
-    with pytest.raises(ImageTooSmallError, match=f"'{pool.__name__}' gets an image of 2×2 pixels.* kernel of 3×3"):
+    layer = "squares" if pool is L2Pool else pool.__name__
+    with pytest.raises(ImageTooSmallError, match=f"'{layer}' gets an image of 2×2 pixels.* kernel of 3×3"):
         pool(3).apply({}, x)
     with pytest.raises(UserError, match="pool padding is 2; it must be at most half the window"):
         pool(3, padding=2).apply({}, x)

@@ -22,7 +22,7 @@ class Golden:
       model: a key of MODELS.
       taps: our feature maps and what the reference calls them, in the order of the network.
       arguments: of the model, besides classes and channels.
-      slow: not the one member of its family that the fast suite proves.
+      slow: not one of the few that the fast suite proves.
     """
 
     model: str
@@ -104,35 +104,35 @@ GOLDENS = {
     "alexnet": Golden("alexnet", ALEXNET, slow=False),
     "squeezenet1_0": Golden("squeezenet1_0", squeezenet_taps(5, 10, 12)),
     "squeezenet1_1": Golden("squeezenet1_1", squeezenet_taps(4, 7, 12), slow=False),
-    "vgg11": Golden("vgg11", vgg_taps((1, 1, 2, 2, 2), norm=False), slow=False),
+    "vgg11": Golden("vgg11", vgg_taps((1, 1, 2, 2, 2), norm=False)),
     "vgg16_bn": Golden("vgg16_bn", vgg_taps((2, 2, 3, 3, 3), norm=True)),
     "googlenet_aux": Golden("googlenet", GOOGLENET, {"auxiliary": True}),
     "googlenet_noaux": Golden("googlenet", GOOGLENET, slow=False),
-    "inception_v3_noaux": Golden("inception_v3", INCEPTION_V3, slow=False),
-    "timm_inception_v4": Golden("inception_v4", INCEPTION_V4, slow=False),
+    "inception_v3_noaux": Golden("inception_v3", INCEPTION_V3),
+    "timm_inception_v4": Golden("inception_v4", INCEPTION_V4),
     "convnext_tiny": Golden("convnext_tiny", CONVNEXT),
     # Its "final" is the reference's norm5 behind a ReLU, which has no tap.
-    "densenet121": Golden("densenet121", DENSENET, slow=False),
-    "efficientnet_b0": Golden("efficientnet_b0", EFFICIENTNET, slow=False),
+    "densenet121": Golden("densenet121", DENSENET),
+    "efficientnet_b0": Golden("efficientnet_b0", EFFICIENTNET),
     "efficientnet_v2_s": Golden("efficientnet_v2_s", EFFICIENTNET_V2),
-    "mnasnet1_0": Golden("mnasnet1_0", MNASNET, slow=False),
+    "mnasnet1_0": Golden("mnasnet1_0", MNASNET),
     "mobilenet_v2": Golden("mobilenet_v2", MOBILENET_V2, slow=False),
     "mobilenet_v3_large": Golden("mobilenet_v3_large", MOBILENET_V3_LARGE),
-    "mobilenet_v3_small": Golden("mobilenet_v3_small", MOBILENET_V3_SMALL, slow=False),
+    "mobilenet_v3_small": Golden("mobilenet_v3_small", MOBILENET_V3_SMALL),
     "mc3_18": Golden("mc3_18", VIDEO),
     "r2plus1d_18": Golden("r2plus1d_18", VIDEO),
-    "r3d_18": Golden("r3d_18", VIDEO, slow=False),
-    "regnet_y_400mf": Golden("regnet_y_400mf", REGNET, slow=False),
+    "r3d_18": Golden("r3d_18", VIDEO),
+    "regnet_y_400mf": Golden("regnet_y_400mf", REGNET),
     "resnet18": Golden("resnet18", LAYERS, slow=False),
     "resnet50": Golden("resnet50", LAYERS),
     "resnext50_32x4d": Golden("resnext50_32x4d", LAYERS),
     "wide_resnet50_2": Golden("wide_resnet50_2", LAYERS),
     "timm_seresnet50": Golden("seresnet50", {**LAYERS, "stem": "act1"}),
-    "fcn_resnet50": Golden("fcn_resnet50", DILATED, slow=False),
+    "fcn_resnet50": Golden("fcn_resnet50", DILATED),
     "deeplabv3_resnet50": Golden("deeplabv3_resnet50", DILATED),
-    "shufflenet_v2_x1_0": Golden("shufflenet_v2_x1_0", SHUFFLENET_V2, slow=False),
+    "shufflenet_v2_x1_0": Golden("shufflenet_v2_x1_0", SHUFFLENET_V2),
     "timm_efficientnet_lite0": Golden("efficientnet_lite0", EFFICIENTNET_LITE),
-    "timm_resnetv2_50": Golden("resnetv2_50", RESNETV2, slow=False),
+    "timm_resnetv2_50": Golden("resnetv2_50", RESNETV2),
     "timm_mobilenetv1_100": Golden(
         "mobilenet_v1", {"stem": "bn1", **{f"stage{i}": f"blocks.{i - 1}" for i in range(1, 6)}}, slow=False
     ),

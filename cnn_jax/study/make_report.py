@@ -1,0 +1,74 @@
+"""The report of a study's directory, made of what is stored there: neither data nor code of the runs is needed."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cnn_jax.study.analysis import analyse
+from cnn_jax.study.cell import Cell, Plan, read_plan
+from cnn_jax.study.origin_tables import Provenance
+from cnn_jax.study.outcome import Analysis, RunRow
+from cnn_jax.study.report import write_report
+from cnn_jax.study.spec import Study
+from cnn_jax.study.stored import curves_of, passports, read_study, row_of
+
+CURVES = ("train/loss", "validation/loss", "train/accuracy", "validation/accuracy", "train/gradient_norm")
+"""Metrics of the logs, the more telling ones behind."""
+MOST_CURVES = 2
+
+
+def make_report(directory: pathlib.Path) -> tuple[Analysis, list[RunRow]]:
+    """Write the report, and give what it says.
+
+    Args:
+      directory: of a study that was begun.
+
+    Raises:
+      UserError: it is no study's, or what is stored is damaged.
+    """
+    study, plan = read_study(directory), read_plan(directory)
+    counted = [cell for cell in plan.cells if cell.trial is None]
+    rows = [row_of(study, cell, directory) for cell in counted]
+    analysis = analyse(study, rows)
+    curves = curves_of(counted, directory, _curves(study, counted, directory))
+    write_report(directory, study, rows, curves, analysis, provenance(plan, passports(counted, directory)))
+    return analysis, rows
+
+
+def _curves(study: Study, cells: Sequence[Cell], directory: pathlib.Path) -> list[str]:
+    """Which curves are shown: of accuracy and loss what was evaluated, else what training itself saw."""
+    asked = [measure.steps_to.metric for measure in study.measures.values() if measure.steps_to]
+    there = curves_of(cells[:1], directory, CURVES)
+    best = [
+        next((f"{split}/{name}" for split in ("validation", "train") if f"{split}/{name}" in there), None)
+        for name in ("accuracy", "loss")
+    ]
+    return list(dict.fromkeys([*asked, *(name for name in best if name)]))[: max(MOST_CURVES, len(asked))]
+
+
+def provenance(plan: Plan, sessions: Sequence[Mapping[str, Any]]) -> Provenance:
+    """What the rows do not say of themselves.
+
+    Args:
+      plan: knows the study's file.
+      sessions: passports of the runs.
+    """
+    command = (
+        f"python experiments/study.py --study={plan.reference} --workdir=studies/{pathlib.Path(plan.reference).stem}"
+    )
+    return Provenance(
+        commands=(command,) if plan.reference else (),
+        study_file=plan.reference.partition(":")[0],
+        study_sha256=plan.sha256,
+        versions=_joined([session["versions"] for session in sessions]),
+        flags=_joined([session["flags"] for session in sessions]),
+    )
+
+
+def _joined(mappings: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Every name with its value, or its values where runs differ."""
+    found: dict[str, dict[str, None]] = {}
+    for mapping in mappings:
+        for name, value in mapping.items():
+            found.setdefault(name, {})[value] = None
+    return {name: " / ".join(sorted(values)) for name, values in sorted(found.items())}

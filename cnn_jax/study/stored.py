@@ -1,0 +1,160 @@
+"""What a study's directory holds: the study itself, and of each cell its result, its failure and its log."""
+
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cnn_jax.errors import UserError
+from cnn_jax.study.cell import CELLS, KEY_DIGITS, Cell
+from cnn_jax.study.outcome import RunRow
+from cnn_jax.study.spec import StepsTo, Study, check_study
+from cnn_jax.train.config import to_plain
+from cnn_jax.train.run_directory import METRICS, PASSPORT, RESULT, read_json, write_json
+from cnn_jax.train.writers import read_rows
+
+STUDY, FAILURE = "study.json", "failure.json"
+CHECKSUM_DIGITS = 16
+
+
+def write_study(directory: pathlib.Path, study: Study) -> None:
+    """Keep the study in its directory.
+
+    Raises:
+      UserError: the directory holds another study.
+    """
+    path = directory / STUDY
+    if path.exists():
+        other = read_json(path).get("id")
+        if other != study.id:
+            raise UserError(f"{str(directory)!r} holds the study {other!r}, not {study.id!r}; give another --workdir")
+    directory.mkdir(parents=True, exist_ok=True)
+    write_json(path, to_plain(study))
+
+
+def read_study(directory: pathlib.Path) -> Study:
+    """The study of a directory.
+
+    Raises:
+      UserError: there is none, or it is damaged.
+    """
+    if not (directory / STUDY).exists():
+        raise UserError(f"{str(directory)!r} holds no {STUDY}; is it the directory of a study?")
+    return check_study(read_json(directory / STUDY))
+
+
+def stored_result(folder: pathlib.Path) -> dict[str, Any] | None:
+    """The result of a finished run, also of one that diverged; None where there is none."""
+    return read_json(folder / RESULT) if (folder / RESULT).exists() else None
+
+
+def write_failure(folder: pathlib.Path, message: str) -> None:
+    """Note that an error ended a run, beside it: the run itself may be locked or unwritable."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    write_json(failure_of(folder), {"message": message})
+
+
+def forget_failures(directory: pathlib.Path) -> None:
+    """Let failed runs be trained again."""
+    for path in (directory / CELLS).glob(f"*.{FAILURE}"):
+        path.unlink()
+
+
+def failure_of(folder: pathlib.Path) -> pathlib.Path:
+    """The file that says why a run failed."""
+    return folder.with_name(f"{folder.name}.{FAILURE}")
+
+
+def is_done(folder: pathlib.Path) -> bool:
+    """Whether a cell needs no more work: it is finished, diverged or failed."""
+    return (folder / RESULT).exists() or failure_of(folder).exists()
+
+
+def row_of(study: Study, cell: Cell, directory: pathlib.Path) -> RunRow:
+    """What is stored of a cell."""
+    folder = cell.folder(directory)
+    common: dict[str, Any] = {
+        "variant": cell.variant,
+        "seed": cell.seed,
+        "chosen": cell.chosen,
+        "key": cell.key,
+        "data": {split: digest[:CHECKSUM_DIGITS] for split, digest in cell.data.items()},
+    }
+    result = stored_result(folder)
+    if result is None:
+        failure = failure_of(folder)
+        if failure.exists():
+            return RunRow(status="failed", message=str(read_json(failure).get("message")), **common)
+        return RunRow(status="missing", **common)
+    values = dict(result["metrics"]) | dict(result.get("probes", {}))
+    for name, value in result["metrics"].items():
+        split, _, metric = name.partition("/")
+        if metric == "accuracy":  # whose logarithm is of interest
+            values[f"{split}/error"] = None if value is None else 1 - value
+    values |= {name: result[name] for name in ("parameters", "steps") if name in result}
+    together = result.get("runs_together", 1)
+    values["seconds"] = result["wall_seconds"] / together
+    if result["examples_per_second"] is not None:
+        # Many runs of a program share its time: each has the speed that it would have had with all of it.
+        values["examples_per_second"] = result["examples_per_second"] * together
+    for name, measure in study.measures.items():
+        if measure.steps_to is not None:
+            values[name] = _first_step(measure.steps_to, folder)
+    dirty = "+" if result["dirty"] else ""
+    return RunRow(
+        status=result["status"],
+        values={name: None if value is None else float(value) for name, value in values.items()},
+        commit=f"{result['commit'] or 'no commit'}{dirty}",
+        hardware=_hardware(result["hardware"]),
+        message=result.get("message", ""),
+        **common,
+    )
+
+
+def _hardware(hardware: Mapping[str, Any]) -> str:
+    return f"{hardware['device']}, {hardware['processor']}, {hardware['cores']} cores"
+
+
+def _first_step(wanted: StepsTo, folder: pathlib.Path) -> float | None:
+    sign = 1.0 if wanted.direction == "higher" else -1.0
+    for row in read_rows(folder / METRICS):
+        value = row.get(wanted.metric)
+        if value is not None and sign * value >= sign * wanted.target:
+            return float(row["step"])
+    return None
+
+
+Curves = Mapping[str, Mapping[str, Mapping[int, Sequence[tuple[int, float]]]]]
+"""Metric to variant to seed to the logged values by step."""
+
+
+def curves_of(cells: Sequence[Cell], directory: pathlib.Path, metrics: Sequence[str]) -> Curves:
+    """The logged values of some metrics.
+
+    Args:
+      cells: that count.
+      directory: of the study.
+      metrics: such as `train/loss` and `validation/accuracy`; those that no log has are left out.
+    """
+    found: dict[str, dict[str, dict[int, list[tuple[int, float]]]]] = {}
+    for cell in cells:
+        for row in read_rows(cell.folder(directory) / METRICS):
+            for metric in metrics:
+                value = row.get(metric)
+                if value is not None and math.isfinite(value):
+                    of_variant = found.setdefault(metric, {}).setdefault(cell.variant, {})
+                    of_variant.setdefault(cell.seed, []).append((int(row["step"]), float(value)))
+    return {metric: found[metric] for metric in metrics if metric in found}
+
+
+def passports(cells: Sequence[Cell], directory: pathlib.Path) -> list[dict[str, Any]]:
+    """The newest passport of each cell that has one, in the cells' order."""
+    paths = [cell.folder(directory) / PASSPORT for cell in cells]
+    return [read_json(path)["sessions"][-1] for path in paths if path.exists()]
+
+
+def strangers(cells: Sequence[Cell], directory: pathlib.Path) -> int:
+    """How many stored runs are none of these cells: of other code, other data or an earlier form of the study."""
+    known, folder = {cell.key for cell in cells}, directory / CELLS
+    names = [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+    return sum(name[-KEY_DIGITS:] not in known for name in names)

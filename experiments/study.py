@@ -1,0 +1,211 @@
+"""Run a study: a claim, a baseline and variants with several seeds, to intervals and a verdict.
+
+Examples:
+  python experiments/study.py --study=configs/studies/c05_batch_norm.py --workdir=studies/c05 --workers=2
+  python experiments/study.py report studies/c05
+  python experiments/study.py index
+"""
+
+import hashlib
+import pathlib
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import rich.console
+import rich.table
+
+from cnn_jax import command
+from cnn_jax.errors import UserError
+
+HERE = pathlib.Path(__file__).resolve().parent
+README, RESULTS = HERE.parent / "README.md", HERE / "results"
+MODES: Mapping[str, Literal["vmap", "sequential"] | None] = {
+    "auto": None,
+    "together": "vmap",
+    "in_turn": "sequential",
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Plan, run and report a study, or one of the subcommands."""
+    subcommands: Mapping[str, Callable[[Sequence[str]], int]] = {"report": report, "index": index, "work": work}
+    if arguments and arguments[0] in subcommands:
+        return subcommands[arguments[0]](arguments[1:])
+    return plan_run_report(arguments)
+
+
+def plan_run_report(arguments: Sequence[str]) -> int:
+    """Plan, run and report; exit with 1 where a run has failed."""
+    parser = command.Parser(
+        "Run a study: plan it, train what is not done, report. Also: `study.py report DIR` writes the report of what is"
+        " stored, `study.py index` the README's table of claims."
+    )
+    parser.add_argument("--study", required=True, metavar="FILE[:SCALE]", help="a Python file with get_config()")
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="the study's directory, new or begun")
+    parser.add_argument("--scale", metavar="SCALE", help="small or full, as far as the file has it")
+    parser.add_argument("--plan", action="store_true", help="print the plan and stop")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes; default: %(default)s")
+    parser.add_argument("--launcher", choices=("none", "slurm", "local"), default="none", help="submit the workers")
+    parser.add_argument(
+        "--launcher-parameter", action="append", default=[], metavar="NAME=VALUE", help="for submitit's executor"
+    )
+    parser.add_argument("--mode", choices=tuple(MODES), default="auto", help="how the runs of a program are trained")
+    parser.add_argument("--retry", action="store_true", help="train failed runs again")
+    known, overrides = parser.parse_known_args(arguments)
+    if known.workers < 1:
+        raise UserError(f"--workers={known.workers}: at least 1")
+    from cnn_jax.study.cell import Plan, write_plan
+    from cnn_jax.study.stored import forget_failures, write_study
+    from cnn_jax.study.workers import run_workers, submit
+
+    study = _study(known.study, known.scale, overrides)
+    directory = pathlib.Path(known.workdir).expanduser()
+    cells, mode = _plan(study, directory, known)
+    if known.plan:
+        return 0
+    write_study(directory, study)
+    reference, digest = _origin(known.study, study.scale)
+    write_plan(directory, Plan(cells=tuple(built.cell for built in cells), reference=reference, sha256=digest))
+    if known.retry:
+        forget_failures(directory)
+    working = [sys.executable, str(HERE / "study.py"), "work", str(directory), f"--workers={known.workers}"]
+    if mode is not None:
+        working.append(f"--mode={next(name for name, value in MODES.items() if value == mode)}")
+    if known.launcher != "none":
+        parameters = dict(_parameter(text) for text in known.launcher_parameter)
+        submit(directory, launcher=known.launcher, workers=known.workers, mode=mode, parameters=parameters, note=print)
+    elif known.workers > 1:
+        run_workers(directory, working, workers=known.workers, note=print)
+    else:
+        _work(directory, mode, 0, 1)
+    return report([str(directory)])
+
+
+def _origin(reference: str, scale: str) -> tuple[str, str]:
+    """The study's file with its scale, and its digest."""
+    file = pathlib.Path(reference if pathlib.Path(reference).is_file() else reference.rpartition(":")[0]).resolve()
+    root = HERE.parent
+    name = file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name
+    return f"{name}:{scale}" if scale != "small" else name, hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _study(reference: str, scale: str | None, overrides: Sequence[str]) -> Any:
+    from cnn_jax.study.spec import load_study
+
+    if scale is not None:
+        path = reference if pathlib.Path(reference).is_file() else reference.rpartition(":")[0]
+        reference = f"{path}:{scale}"
+    return load_study(reference, overrides=overrides)
+
+
+def _plan(study: Any, directory: pathlib.Path, known: Any) -> tuple[list[Any], Any]:
+    """Show the matrix and the time; the cells, and how runs of a program are trained."""
+    from cnn_jax.study.build import Experiments, study_cells, trial_cells
+    from cnn_jax.study.plan import estimated_seconds, matrix, measure, show_seconds
+    from cnn_jax.study.stored import is_done
+
+    quiet: Callable[[str], None] = lambda _: None  # noqa: E731
+    experiments = Experiments(study)
+    trials = trial_cells(study, experiments, quiet)
+    cells = [*trials, *study_cells(study, experiments, {}, quiet)]
+    console = rich.console.Console(soft_wrap=True)
+    table = rich.table.Table(title=f"{study.id}: {study.claim}")
+    for name in ("variant", "runs", "left", "program", "parameters", "MACs", "steps", "changes"):
+        table.add_column(name, justify="left" if name in ("variant", "changes") else "right")
+    for row in matrix(study, cells, directory):
+        numbers = (row.runs, row.left, row.program, row.parameters, row.macs, row.steps)
+        table.add_row(row.variant, *(f"{number:,}" for number in numbers), row.changes)
+    console.print(table)
+    mode = MODES[known.mode]
+    left = [built for built in cells if not is_done(built.cell.folder(directory))]
+    if not left:
+        print("all runs are done")
+        return cells, mode
+    measured = measure(left, mode=mode)
+    seconds = estimated_seconds(cells, measured, directory, workers=known.workers)
+    programs = len({row.program for row in matrix(study, left, directory)})
+    compared = (
+        "" if measured.together is None else f", {1e3 * measured.together:.2f} ms where several are trained at once"
+    )
+    print(
+        f"{len(left)} runs are left, {programs} programs to compile. A step of {measured.variant} takes"
+        f" {1e3 * measured.in_turn:.2f} ms alone{compared} ({measured.device}):"
+        f" the runs of a program are trained {'at once' if measured.mode == 'vmap' else 'in turn'}."
+        f" About {show_seconds(seconds)} with {known.workers} worker{'s' if known.workers > 1 else ''}."
+    )
+    return cells, measured.mode
+
+
+def _parameter(text: str) -> tuple[str, Any]:
+    from cnn_jax.train.config_file import parse_value
+
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise UserError(f"--launcher-parameter={text}: write NAME=VALUE, such as slurm_partition=gpu")
+    return name, parse_value(value)
+
+
+def work(arguments: Sequence[str]) -> int:
+    """Work on a study that was begun; what `--workers` starts, and what another machine may be given."""
+    parser = command.Parser("Work on a study that was begun, until all of its runs are done.")
+    parser.add_argument("directory", metavar="DIR", help="the study's directory")
+    parser.add_argument("--worker", type=int, default=0, metavar="I", help="which one this is, from 0")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="how many there are")
+    parser.add_argument("--mode", choices=tuple(MODES), default="auto", help="how the runs of a program are trained")
+    parser.add_argument("--parent", type=int, metavar="PROCESS", help="end when this one has ended")
+    known = parser.parse_args(arguments)
+    from cnn_jax.study.workers import join
+
+    if known.parent is not None:
+        join(known.worker, known.workers, known.parent)
+    _work(pathlib.Path(known.directory).expanduser(), MODES[known.mode], known.worker, known.workers)
+    return 0
+
+
+def _work(directory: pathlib.Path, mode: Any, worker: int, workers: int) -> None:
+    from cnn_jax.study.cell import read_plan, write_plan
+    from cnn_jax.study.runner import work as do_work
+    from cnn_jax.study.stored import read_study
+
+    def note(line: str) -> None:
+        print(line, flush=True)
+
+    cells = do_work(read_study(directory), directory, mode=mode, worker=worker, workers=workers, note=note)
+    # Now with what tuning has chosen.
+    plan = read_plan(directory).model_copy(update={"cells": tuple(built.cell for built in cells)})
+    write_plan(directory, plan)
+
+
+def report(arguments: Sequence[str]) -> int:
+    """Write the report of what is stored; exit with 1 where a run failed or is missing."""
+    parser = command.Parser("Write the report of what is stored in a study's directory.")
+    parser.add_argument("directory", metavar="DIR", help="the study's directory")
+    directory = pathlib.Path(parser.parse_args(arguments).directory).expanduser()
+    from cnn_jax.study.make_report import make_report
+
+    analysis, rows = make_report(directory)
+    print(analysis.sentence)
+    for warning in analysis.warnings:
+        print(f"warning: {warning}")
+    print(f"Report: {directory / 'report.md'} and report.html beside it")
+    return 1 if any(row.status in ("failed", "missing") for row in rows) else 0
+
+
+def index(arguments: Sequence[str]) -> int:
+    """Write the README's table of claims from the stored results."""
+    parser = command.Parser("Write the README's table of claims from experiments/results.")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 2 if out of date")
+    known = parser.parse_args(arguments)
+    from cnn_jax.study.index import BEGIN, END, claims_table
+
+    table = claims_table(RESULTS, readme=README)
+    remedy = "python experiments/study.py index"
+    command.write_section(README, table, begin=BEGIN, end=END, remedy=remedy, check=known.check)
+    return 0
+
+
+if __name__ == "__main__":
+    again = shlex.join([pathlib.Path(sys.executable).name, *sys.argv])
+    command.run(main, after_interrupt=f"; `{again}` goes on with what is not done")

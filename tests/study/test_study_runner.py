@@ -1,0 +1,282 @@
+"""Running a study: what is done is not done again, by whomever, and a kill changes nothing."""
+
+import csv
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from cnn_jax.errors import UserError
+from cnn_jax.study.cell import Plan, write_plan
+from cnn_jax.study.make_report import make_report
+from cnn_jax.study.runner import work
+from cnn_jax.study.spec import check_study
+from cnn_jax.study.stored import failure_of, read_study, row_of, write_study
+from cnn_jax.train.checkpoint import Checkpoints
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+TIMES = ("seconds", "examples_per_second")
+LINES: list[str] = []
+
+
+def run(study: dict, directory: pathlib.Path, *, mode="sequential", **options):
+    """Run and report; the rows by (variant, seed)."""
+    checked = check_study(study)
+    write_study(directory, checked)
+    LINES.clear()
+    cells = [built.cell for built in work(checked, directory, mode=mode, note=LINES.append, **options)]
+    write_plan(directory, Plan(cells=tuple(cells)))
+    return {(row.variant, row.seed): row for row in make_report(directory)[1]}
+
+
+def trained() -> int:
+    """Runs that the last call trained, as it told."""
+    return sum(line.count(", ", line.index(" (")) + line.count("; ") + 1 for line in LINES if " done (" in line)
+
+
+def without_times(rows):
+    """What must be equal of two studies: all but how long they took."""
+    return {
+        cell: dataclasses.replace(row, values={k: v for k, v in row.values.items() if k not in TIMES})
+        for cell, row in rows.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, module_study):
+    """A directory in which a tiny study has run, and its rows."""
+    directory = tmp_path_factory.mktemp("study") / "a finished study"
+    return directory, run(module_study, directory)
+
+
+def test_every_cell_has_its_numbers(finished):
+    _, rows = finished
+    assert trained() in (0, 9)
+    assert {row.status for row in rows.values()} == {"completed"}
+    for row in rows.values():
+        assert row.values["steps"] == 12
+        assert row.values["multiply_accumulates"] == (64 * 16 + 160 if row.variant == "hidden layer" else 640)
+        assert row.values["test/error"] == pytest.approx(1 - row.values["test/accuracy"])
+        assert 0 < row.values["train/accuracy"] <= 1
+    assert len({row.values["test/loss"] for row in rows.values()}) == 9
+
+
+def test_what_is_done_is_not_done_again(finished, module_study):
+    directory, rows = finished
+    before = (directory / "report.md").read_bytes(), (directory / "report.html").read_bytes()
+    assert run(module_study, directory) == rows
+    assert trained() == 0
+    assert ((directory / "report.md").read_bytes(), (directory / "report.html").read_bytes()) == before
+
+
+def test_one_that_is_deleted_runs_again_to_the_bit(finished, module_study, tmp_path):
+    directory, rows = finished
+    copy = tmp_path / "copy"
+    shutil.copytree(directory, copy)
+    (gone,) = (copy / "cells").glob("slow,seed=1,*")
+    shutil.rmtree(gone)
+    again = run(module_study, copy)
+    assert trained() == 1
+    assert without_times(again) == without_times(rows)
+
+
+def test_the_report_needs_no_code_nor_data(finished, monkeypatch):
+    directory, rows = finished
+    monkeypatch.setattr("cnn_jax.study.build.code_version", lambda: "other")
+    assert {(row.variant, row.seed): row for row in make_report(directory)[1]} == rows
+    with (directory / "results.csv").open(encoding="utf-8", newline="") as file:
+        assert len(list(csv.DictReader(file))) == 9
+
+
+def test_another_study_is_refused(finished, module_study):
+    with pytest.raises(UserError, match="holds the study 'tiny', not 'other'"):
+        run({**module_study, "id": "other"}, finished[0])
+
+
+@pytest.mark.slow
+def test_runs_at_once_give_the_table_of_runs_in_turn(finished, module_study, tmp_path):
+    _, rows = finished
+    at_once = run(module_study, tmp_path, mode="vmap")
+    assert at_once.keys() == rows.keys()
+    for cell, row in rows.items():
+        other = at_once[cell]
+        assert (row.status, row.key, row.data) == (other.status, other.key, other.data)
+        for name in set(row.values) - set(TIMES):
+            assert other.values[name] == pytest.approx(row.values[name], rel=2e-4, abs=1e-6), (cell, name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["sequential", "vmap"])
+def test_a_run_that_diverges_harms_no_other(finished, module_study, tmp_path, mode):
+    _, rows = finished
+    variants = {**module_study["variants"], "huge": {"optimizer.learning_rate": 1e25}}
+    found = run({**module_study, "variants": variants}, tmp_path, mode=mode)
+    assert [found["huge", seed].status for seed in (0, 1, 2)] == ["diverged"] * 3
+    assert "learning rate 1e+25" in found["huge", 0].message
+    for cell, row in rows.items():
+        assert found[cell].status == "completed"
+        assert found[cell].values["test/loss"] == pytest.approx(row.values["test/loss"], rel=2e-4)
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "diverged" in text
+    run({**module_study, "variants": variants}, tmp_path, mode=mode)
+    assert trained() == 0  # divergence is a result
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_is_shown_and_not_repeated(module_study, tmp_path, monkeypatch):
+    def fail(experiment, state):
+        if experiment.config.seed == 1 and experiment.config.model["hidden"]:
+            raise UserError("there is <no> memory")
+        return {}
+
+    monkeypatch.setattr("cnn_jax.study.runner._numbers", lambda _, *arguments: fail(*arguments))
+    rows = run(module_study, tmp_path)
+    assert {cell for cell, row in rows.items() if row.status == "failed"} == {("hidden layer", 1)}
+    assert any("together failed, now one by one" in line for line in LINES)
+    assert rows["hidden layer", 1].message == "UserError: there is <no> memory"
+    assert sum(row.status == "completed" for row in rows.values()) == 8
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "there is &lt;no&gt; memory" in page
+    assert "<no>" not in page
+    run(module_study, tmp_path)
+    assert trained() == 0
+    failure_of(next((tmp_path / "cells").glob("hidden_layer,seed=1,*[!e]"))).unlink()
+    monkeypatch.undo()
+    assert run(module_study, tmp_path)["hidden layer", 1].status == "completed"
+    assert trained() == 1
+
+
+@pytest.mark.slow
+def test_tuning_chooses_by_validation_and_never_what_diverges(module_study, tmp_path):
+    grid = {"optimizer.learning_rate": (1e25, 1e-6, 0.1)}
+    study = {**module_study, "variants": {"hidden layer": {"model.hidden": (16,)}}}
+    study |= {"comparisons": module_study["comparisons"][:1], "tuning": {"grid": grid, "seeds": (7,)}}
+    rows = run(study, tmp_path)
+    assert len(rows) == 6
+    assert all(row.chosen == {"optimizer.learning_rate": 0.1} for row in rows.values())
+    assert "optimizer.learning_rate" in (tmp_path / "report.md").read_text(encoding="utf-8")
+    with pytest.raises(UserError, match=r"no trial of its tuning has a finite 'validation/accuracy'"):
+        run({**study, "id": "wild", "tuning": {"grid": {"optimizer.learning_rate": (1e25,)}}}, tmp_path / "wild")
+
+
+def write_file(study: dict, folder: pathlib.Path) -> pathlib.Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "study.py"
+    lines = ["from ml_collections import ConfigDict", "", "def get_config():"]
+    lines += [f"    return ConfigDict({study!r}, convert_dict=False)"]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def command(study: dict, place: pathlib.Path, *arguments: str) -> list[str]:
+    file = write_file(study, place.parent / "config")
+    script = str(ROOT / "experiments" / "study.py")
+    return [sys.executable, script, f"--study={file}", f"--workdir={place}", "--mode=in_turn", *arguments]
+
+
+def start(arguments: list[str]) -> subprocess.Popen:
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ})
+
+
+def rows_in(directory: pathlib.Path):
+    from cnn_jax.study.cell import read_plan
+
+    study = read_study(directory)
+    rows = [row_of(study, cell, directory) for cell in read_plan(directory).cells]
+    return {(row.variant, row.seed): row for row in rows}
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_ends_with_the_same_table(finished, module_study, tmp_path):
+    rows, directory = finished[1], tmp_path / "killed"
+    generator = np.random.default_rng(0)
+    for _ in range(6):
+        process = start(command(module_study, directory))
+        try:
+            process.wait(timeout=float(generator.uniform(4, 14)))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+        process.communicate()
+    process = start(command(module_study, directory))
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert without_times(rows_in(directory)) == without_times(rows)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [False, True])
+def test_processes_on_one_directory_do_every_cell_once(finished, module_study, tmp_path, killed):
+    rows, directory = finished[1], tmp_path / "shared"
+    processes = [start(command(module_study, directory)) for _ in range(2)]
+    if killed:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and not list(directory.glob("cells/*/config.json")):
+            time.sleep(0.05)
+        processes[0].send_signal(signal.SIGKILL)
+    for process in processes:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == (-signal.SIGKILL if killed and process is processes[0] else 0), errors
+    assert without_times(rows_in(directory)) == without_times(rows)
+    if not killed:
+        for cell in directory.glob("cells/*"):
+            assert len(json.loads((cell / "passport.json").read_text(encoding="utf-8"))["sessions"]) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [["--workers=2"], ["--workers=2", "--launcher=local"]])
+def test_workers_do_the_study(finished, module_study, tmp_path, how):
+    if "--launcher=local" in how:
+        pytest.importorskip("submitit")
+    rows, directory = finished[1], tmp_path / "with workers"
+    process = start(command(module_study, directory, *how))
+    out, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, (out, errors)
+    # Each worker has a share of the cores, which its rows say.
+    one, other = (
+        {cell: dataclasses.replace(row, hardware="") for cell, row in without_times(each).items()}
+        for each in (rows_in(directory), rows)
+    )
+    assert one == other
+    assert "Report: " in out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--study=nowhere.py", "--workdir=x"], "config file 'nowhere.py' does not exist"),
+        (["report", "nowhere"], "'nowhere' holds no study.json"),
+        (["work", "nowhere"], "'nowhere' holds no study.json"),
+        (["--study={file}", "--workdir=x", "--workers=0"], "--workers=0: at least 1"),
+        (["--study={file}", "--workdir=x", "--config.model.hiden=3"], "did you mean 'hidden'"),
+        (["--study={file}", "--workdir=x", "--study.seeds=(0,0)"], "has a seed twice"),
+        (["--study={file}", "--workdir=x", "--sead=1"], "argument '--sead=1' is not understood"),
+        (["--study={file}", "--workdir=x", "--scale=full"], "has no variants; drop ':full'"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(module_study, tmp_path, arguments, message):
+    file = write_file(module_study, tmp_path)
+    arguments = [argument.replace("{file}", str(file)) for argument in arguments]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "experiments" / "study.py"), *arguments],
+        **{"cwd": tmp_path, "capture_output": True, "text": True, "check": False},
+    )
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_cell_keeps_one_checkpoint(finished):
+    directory, _ = finished
+    for cell in (directory / "cells").iterdir():
+        if cell.is_dir():
+            assert Checkpoints(cell / "checkpoints", keep=None).steps() == [12]

@@ -20,6 +20,8 @@ from cnn_jax import command
 from cnn_jax.errors import UserError
 
 HERE = pathlib.Path(__file__).resolve().parent
+WIDTH = 160
+"""Characters of a line that goes to no terminal."""
 README, RESULTS = HERE.parent / "README.md", HERE / "results"
 MODES: Mapping[str, Literal["vmap", "sequential"] | None] = {
     "auto": None,
@@ -30,7 +32,12 @@ MODES: Mapping[str, Literal["vmap", "sequential"] | None] = {
 
 def main(arguments: Sequence[str]) -> int:
     """Plan, run and report a study, or one of the subcommands."""
-    subcommands: Mapping[str, Callable[[Sequence[str]], int]] = {"report": report, "index": index, "work": work}
+    subcommands: Mapping[str, Callable[[Sequence[str]], int]] = {
+        "report": report,
+        "store": store,
+        "index": index,
+        "work": work,
+    }
     if arguments and arguments[0] in subcommands:
         return subcommands[arguments[0]](arguments[1:])
     return plan_run_report(arguments)
@@ -40,7 +47,7 @@ def plan_run_report(arguments: Sequence[str]) -> int:
     """Plan, run and report; exit with 1 where a run has failed."""
     parser = command.Parser(
         "Run a study: plan it, train what is not done, report. Also: `study.py report DIR` writes the report of what is"
-        " stored, `study.py index` the README's table of claims."
+        " stored, `study.py store DIR` keeps it, `study.py index` writes the README's table of claims."
     )
     parser.add_argument("--study", required=True, metavar="FILE[:SCALE]", help="a Python file with get_config()")
     parser.add_argument("--workdir", required=True, metavar="DIR", help="the study's directory, new or begun")
@@ -110,7 +117,7 @@ def _plan(study: Any, directory: pathlib.Path, known: Any) -> tuple[list[Any], A
     experiments = Experiments(study)
     trials = trial_cells(study, experiments, quiet)
     cells = [*trials, *study_cells(study, experiments, {}, quiet)]
-    console = rich.console.Console(soft_wrap=True)
+    console = rich.console.Console(soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH)
     table = rich.table.Table(title=f"{study.id}: {study.claim}")
     for name in ("variant", "runs", "left", "program", "parameters", "MACs", "steps", "changes"):
         table.add_column(name, justify="left" if name in ("variant", "changes") else "right")
@@ -191,6 +198,17 @@ def report(arguments: Sequence[str]) -> int:
         print(f"warning: {warning}")
     print(f"Report: {directory / 'report.md'} and report.html beside it")
     return 1 if any(row.status in ("failed", "missing") for row in rows) else 0
+
+
+def store(arguments: Sequence[str]) -> int:
+    """Keep a study's rows, report and figures in the repository."""
+    parser = command.Parser(f"Keep a study's rows, report and figures in {RESULTS}.")
+    parser.add_argument("directory", metavar="DIR", help="the study's directory")
+    directory = pathlib.Path(parser.parse_args(arguments).directory).expanduser()
+    from cnn_jax.study.make_report import keep_report
+
+    print(f"wrote {keep_report(directory, RESULTS)}; `python experiments/study.py index` writes the README's table")
+    return 0
 
 
 def index(arguments: Sequence[str]) -> int:

@@ -25,7 +25,7 @@ from cnn_jax.study.drawing import (
     lines_of,
     row_heights,
 )
-from cnn_jax.study.formats import Scale, scale_of
+from cnn_jax.study.formats import COSTS, Scale, scale_of
 from cnn_jax.study.outcome import Analysis, Judged, Verdict
 from cnn_jax.study.spec import BASELINE, Study
 
@@ -101,16 +101,18 @@ def seeds_by_variant(study: Study, analysis: Analysis) -> Figure:
       analysis: of its rows.
     """
     variants = list(analysis.summaries)
-    columns = min(2, len(study.measures))
-    count = math.ceil(len(study.measures) / columns)
+    # What a variant costs is one number for all seeds, which stands in the table; alone it is better than nothing.
+    measures = {name: each for name, each in study.measures.items() if name not in COSTS} or study.measures
+    columns = min(2, len(measures))
+    count = math.ceil(len(measures) / columns)
     labels = [lines_of(variant, 32 if columns == 1 else 24) for variant in variants]
     heights = row_heights(labels)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, count * (sum(heights) + 0.75)), layout="constrained")
         grid = figure.subplots(count, columns, squeeze=False)
-        for axes in grid.flat[len(study.measures) :]:
+        for axes in grid.flat[len(measures) :]:
             axes.set_visible(False)
-        for place, (name, measure) in enumerate(study.measures.items()):
+        for place, (name, measure) in enumerate(measures.items()):
             axes, scale = grid.flat[place], scale_of(name, measure)
             draw_title(axes, f"{scale.label}, {scale.better}", width=80 // columns)
             for middle, lines, variant in zip(draw_rows(axes, heights), labels, variants, strict=True):

@@ -8,6 +8,8 @@ from cnn_jax.study.outcome import Interval
 from cnn_jax.study.sentence import measure_words
 from cnn_jax.study.spec import Measure
 
+COSTS = {"parameters": "parameters", "multiply_accumulates": "MACs", "seconds": "seconds of training"}
+"""Numbers of a run that say what a variant costs, and their titles."""
 NONE = "–"
 """Stands where there is no number."""
 SHARE_DECIMALS = 2

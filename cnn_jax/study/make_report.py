@@ -1,16 +1,19 @@
 """The report of a study's directory, made of what is stored there: neither data nor code of the runs is needed."""
 
 import pathlib
+import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cnn_jax.errors import UserError
 from cnn_jax.study.analysis import analyse
 from cnn_jax.study.cell import Cell, Plan, read_plan
 from cnn_jax.study.origin_tables import Provenance
 from cnn_jax.study.outcome import Analysis, RunRow
-from cnn_jax.study.report import write_report
+from cnn_jax.study.report import FIGURES, MARKDOWN, write_report
 from cnn_jax.study.spec import Study
-from cnn_jax.study.stored import curves_of, passports, read_study, row_of
+from cnn_jax.study.stored import STUDY, curves_of, passports, read_study, row_of
+from cnn_jax.study.tables import RESULTS
 
 CURVES = ("train/loss", "validation/loss", "train/accuracy", "validation/accuracy", "train/gradient_norm")
 """Metrics of the logs, the more telling ones behind."""
@@ -33,6 +36,30 @@ def make_report(directory: pathlib.Path) -> tuple[Analysis, list[RunRow]]:
     curves = curves_of(counted, directory, _curves(study, counted, directory))
     write_report(directory, study, rows, curves, analysis, provenance(plan, passports(counted, directory)))
     return analysis, rows
+
+
+def keep_report(directory: pathlib.Path, results: pathlib.Path) -> pathlib.Path:
+    """Copy what is small of a study to the results that are kept: the study, its rows, its report and the pictures.
+
+    Args:
+      directory: of a study.
+      results: the folder that gets `<id>/`.
+
+    Raises:
+      UserError: as `make_report`, or runs are missing.
+    """
+    _, rows = make_report(directory)
+    missing = [row for row in rows if row.status == "missing"]
+    if missing:
+        raise UserError(f"{str(directory)!r}: {len(missing)} runs are not done, such as {missing[0].variant!r}")
+    place = results / read_study(directory).id
+    shutil.rmtree(place, ignore_errors=True)
+    (place / FIGURES).mkdir(parents=True)
+    for name in (STUDY, RESULTS, MARKDOWN):
+        shutil.copyfile(directory / name, place / name)
+    for picture in sorted((directory / FIGURES).glob("*.png")):
+        shutil.copyfile(picture, place / FIGURES / picture.name)
+    return place
 
 
 def _curves(study: Study, cells: Sequence[Cell], directory: pathlib.Path) -> list[str]:

@@ -5,7 +5,8 @@ import functools
 import math
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 
@@ -96,10 +97,17 @@ def matrix(study: Study, cells: Sequence[Built], directory: pathlib.Path) -> lis
                 parameters=totals[0],
                 macs=totals[1],
                 steps=mine[0].experiment.plan.total,
-                changes=", ".join(f"{path} = {value!r}" for path, value in changes.items()) or "–",
+                changes=", ".join(f"{path}={_shown(value)}" for path, value in changes.items()) or "–",
             )
         )
     return rows
+
+
+def _shown(value: Any) -> str:
+    """A value of a config, a node as the call that it stands for."""
+    if isinstance(value, Mapping) and "name" in value:
+        return f"{value['name']}({', '.join(f'{k}={_shown(v)}' for k, v in value.items() if k != 'name')})"
+    return f"({', '.join(map(_shown, value))})" if isinstance(value, tuple) else str(value)
 
 
 def measure(cells: Sequence[Built], *, mode: Mode | None = None) -> Measured:

@@ -6,13 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from cnn_jax.study.document import Cell, Table
 from cnn_jax.study.figures import CLAIMS
-from cnn_jax.study.formats import NONE, estimate, mean_and_deviation, number, probability, scale_of, span
+from cnn_jax.study.formats import COSTS, NONE, estimate, mean_and_deviation, number, probability, scale_of, span
 from cnn_jax.study.outcome import COUNTED, Analysis, Interval, Judged, RunRow, Summary
 from cnn_jax.study.spec import BASELINE, Study
 from cnn_jax.study.statistics import bootstrap_interval, t_interval
-
-COSTS = {"parameters": "parameters", "multiply_accumulates": "MACs", "seconds": "seconds of training"}
-"""Numbers of a run that say what a variant costs, and their titles."""
 
 
 def comparison_table(study: Study, analysis: Analysis) -> Table:
@@ -58,8 +55,9 @@ def variant_table(study: Study, rows: Sequence[RunRow], analysis: Analysis) -> T
       analysis: of these.
     """
     costs = [name for name in COSTS if any(row.values.get(name) is not None for row in rows)]
+    measures = {name: measure for name, measure in study.measures.items() if name not in COSTS}
     header = ["variant"]
-    for name, measure in study.measures.items():
+    for name, measure in measures.items():
         scale = scale_of(name, measure)
         unit = ", points" if scale.factor != 1.0 else ""
         interval = f"[{100 * study.confidence:g} % interval]"
@@ -68,7 +66,7 @@ def variant_table(study: Study, rows: Sequence[RunRow], analysis: Analysis) -> T
     lines = []
     for variant, summaries in analysis.summaries.items():
         cells = [Cell(variant)]
-        for name, measure in study.measures.items():
+        for name, measure in measures.items():
             scale, summary = scale_of(name, measure), summaries[name]
             difference = Cell(NONE)
             if variant != BASELINE:

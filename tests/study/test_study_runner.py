@@ -16,7 +16,9 @@ import pytest
 
 from cnn_jax.errors import UserError
 from cnn_jax.study.cell import Plan, write_plan
-from cnn_jax.study.make_report import make_report
+from cnn_jax.study.index import claims_table
+from cnn_jax.study.make_report import keep_report, make_report
+from cnn_jax.study.report import RULE_ANCHOR
 from cnn_jax.study.runner import work
 from cnn_jax.study.spec import check_study
 from cnn_jax.study.stored import failure_of, read_study, row_of, write_study
@@ -280,3 +282,23 @@ def test_a_cell_keeps_one_checkpoint(finished):
     for cell in (directory / "cells").iterdir():
         if cell.is_dir():
             assert Checkpoints(cell / "checkpoints", keep=None).steps() == [12]
+
+
+def test_a_study_that_is_kept_is_in_the_table_of_claims(finished, module_study, tmp_path):
+    place = keep_report(finished[0], tmp_path / "results")
+    assert place == tmp_path / "results" / "tiny"
+    assert {path.name for path in place.iterdir()} == {"study.json", "results.csv", "report.md", "figures"}
+    (row,) = [
+        line for line in claims_table(tmp_path / "results", readme=tmp_path / "README.md").splitlines()[2:] if line
+    ]
+    assert module_study["claim"] in row
+    assert "(results/tiny/report.md)" in row
+    assert keep_report(finished[0], tmp_path / "results") == place  # what was there is replaced
+
+
+def test_the_readme_has_the_table_of_what_is_stored_and_the_rule():
+    readme = ROOT / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    assert claims_table(ROOT / "experiments" / "results", readme=readme) in text
+    assert "\n#### How a verdict is made\n" in text  # RULE_ANCHOR
+    assert RULE_ANCHOR == "how-a-verdict-is-made"

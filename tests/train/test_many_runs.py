@@ -120,7 +120,7 @@ def after_two_steps(config, *, mode, devices):
     state = program.stack([experiment.initial_state() for experiment in experiments])
     pending = program.stack([experiment.empty_metrics() for experiment in experiments])
     state, _ = program.advance(state, pending, 0, 2)
-    return [jax.device_get(own) for own in program.split(state)], len(state.step.sharding.device_set)
+    return [jax.device_get(own) for own in program.split(state)], len(jax.tree.leaves(state)[0].sharding.device_set)
 
 
 @pytest.mark.slow

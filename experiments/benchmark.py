@@ -26,6 +26,7 @@ COMMANDS = {
     "gpu": "training steps and forward passes on a GPU in bfloat16, against PyTorch",
     "runs": "many runs trained in one program, against one alone, on any device",
     "scaling": "predict the step time on 1 to 1,024 devices",
+    "study": "a whole study, start to finish, against a loop over a PyTorch script and against our runs in turn",
     "table": "write the README's section from the stored benchmarks",
 }
 
@@ -35,12 +36,13 @@ def main(arguments: Sequence[str]) -> int:
     parser = command.Parser("Time training, in turn with PyTorch, and predict it for more devices.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     parsers = {name: commands.add_parser(name, help=text, description=text) for name, text in COMMANDS.items()}
-    for name in ("cpu", "command", "data", "gpu"):
+    for name in ("cpu", "command", "data", "gpu", "study"):
         made = "this one" if name == "gpu" else "made once"
         parsers[name].add_argument("--torch-python", metavar="PATH", help=f"a Python with torch; default: {made}")
     parsers["data"].add_argument("--tensorflow-python", metavar="PATH", help="one with TensorFlow; default: made once")
-    for name in ("cpu", "command", "data", "gpu", "runs"):
-        parsers[name].add_argument("--rounds", type=int, default=5, help="at least this many; default: %(default)s")
+    for name in ("cpu", "command", "data", "gpu", "runs", "study"):
+        most = 1 if name == "study" else 5  # one of a study is many runs
+        parsers[name].add_argument("--rounds", type=int, default=most, help="at least this many; default: %(default)s")
         parsers[name].add_argument("--store", action="store_true", help="store the rows and write them into the README")
     for name, default in (("cpu", ""), ("data", ""), ("gpu", ""), ("runs", "resnet20")):
         example = "tf_data,stream_threads" if name == "data" else "lenet5:train,resnet20"
@@ -48,7 +50,8 @@ def main(arguments: Sequence[str]) -> int:
         parsers[name].add_argument("--rows", default=default, help=help_text)
         parsers[name].add_argument("--row-seconds", type=float, default=20.0, help="rounds are made until then")
         parsers[name].add_argument("--turn-seconds", type=float, default=0.8, help="how long a side runs")
-    parsers["command"].add_argument("--peer", default="torch", choices=("torch", "none"), help="default: torch")
+    for name in ("command", "study"):
+        parsers[name].add_argument("--peer", default="torch", choices=("torch", "none"), help="default: torch")
     for name in ("cpu", "gpu"):
         parsers[name].add_argument(
             "--peer",
@@ -65,6 +68,13 @@ def main(arguments: Sequence[str]) -> int:
         )
     parsers["runs"].add_argument("--runs", type=int, default=32, help="how many; default: %(default)s")
     parsers["command"].add_argument("--epochs", type=int, default=5, help="default: %(default)s")
+    study = parsers["study"]
+    study.add_argument("--epochs", type=int, default=30, help="of each run; default: %(default)s")
+    study.add_argument("--seeds", type=int, default=8, help="how many; default: %(default)s")
+    study.add_argument("--rates", default="0.1,0.02,0.05,0.2", help="learning rates; default: %(default)s")
+    study.add_argument("--runs-of-loop", type=int, default=4, help="timed of each loop; default: %(default)s")
+    study.add_argument("--workers", type=int, help="processes of the study; default: one a core, on a GPU one")
+    study.add_argument("--device", default="cpu", choices=("cpu", "gpu"), help="default: %(default)s")
     parsers["gpu"].add_argument("--smoke", action="store_true", help="tiny sizes, on any device")
     scaling = parsers["scaling"]
     scaling.add_argument("--model", default="resnet50", help="a model of the CPU table; default: %(default)s")
@@ -76,7 +86,7 @@ def main(arguments: Sequence[str]) -> int:
     scaling.add_argument("--batch-size", type=int, help="per device; default: the CPU table's")
     parsers["table"].add_argument("--check", action="store_true", help="write nothing; exit with 2 if out of date")
     known, overrides = parser.parse_known_args(arguments)
-    if overrides and known.command not in ("cpu", "command", "gpu", "runs"):  # the others have no config
+    if overrides and known.command not in ("cpu", "command", "gpu", "runs", "study"):  # the others have no config
         raise UserError(f"argument {overrides[0]!r} is not understood; --help shows the arguments")
     if getattr(known, "rounds", 1) < 1:
         raise UserError(f"--rounds={known.rounds} must be 1 or more")
@@ -89,7 +99,10 @@ def main(arguments: Sequence[str]) -> int:
         return show_scaling(known)
     if known.command == "table":
         return write_table(check=known.check)
-    measurements = {"cpu": run_cpu, "command": run_command, "data": run_data, "gpu": run_gpu, "runs": run_runs}
+    measurements = {
+        **{"cpu": run_cpu, "command": run_command, "data": run_data, "gpu": run_gpu},
+        **{"runs": run_runs, "study": run_study},
+    }
     rows: list[dict[str, Any]] = []
     try:
         for row in measurements[known.command](known, overrides):
@@ -210,6 +223,31 @@ def run_runs(known: Any, overrides: Sequence[str]) -> Iterable[dict[str, Any]]:
     selection = select(known.rows, CPU_CASES, modes=("train",))
     many, alone = (our_side(overrides=overrides, runs=runs) for runs in (known.runs, 1))
     return measure(selection, ours=many, peer=alone, protocol=protocol(known), say=say)
+
+
+def run_study(known: Any, overrides: Sequence[str]) -> Iterable[dict[str, Any]]:
+    """A whole study."""
+    from cnn_jax.benchmark.store import cores
+    from cnn_jax.benchmark.study_race import measure_study
+
+    try:
+        rates = tuple(float(rate) for rate in known.rates.split(","))
+    except ValueError:
+        raise UserError(f"--rates={known.rates} must be numbers with commas between them, such as 0.1,0.05") from None
+    on_card = known.device == "gpu"
+    return measure_study(
+        epochs=known.epochs,
+        seeds=known.seeds,
+        rates=rates,
+        runs_of_loop=known.runs_of_loop,
+        workers=known.workers if known.workers is not None else 1 if on_card else cores(),
+        rounds=known.rounds,
+        device=known.device,
+        # This Python has torch where a card is set up.
+        python=lambda: torch_python(known, default=sys.executable if on_card else None),
+        overrides=overrides,
+        say=say,
+    )
 
 
 def store(name: str, rows: Sequence[Mapping[str, Any]]) -> int:

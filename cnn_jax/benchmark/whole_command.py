@@ -57,7 +57,7 @@ def measure_command(
     torch = python()
     with tempfile.TemporaryDirectory(prefix="cnn_jax_benchmark_") as name:
         folder = pathlib.Path(name)
-        images = _export(folder, config)
+        images = export_splits(folder, config)
         commands: dict[str, Callable[[int], dict[str, Any]]] = {
             "cold": lambda index: _ours(folder, f"cold_cache_{index}", overrides, say=say),
             "warm": lambda _: _ours(folder, "warm_cache", overrides, say=say),
@@ -102,7 +102,7 @@ def _ours(folder: pathlib.Path, cache: str, overrides: Sequence[str], *, say: Ca
     environment |= {"XDG_CACHE_HOME": str(folder / cache), "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     run = tempfile.mkdtemp(prefix="run_", dir=folder)
     script = str(ROOT / "experiments" / "train.py")
-    seconds, _ = _time([sys.executable, script, f"--config={CONFIG}", f"--workdir={run}", *overrides], environment)
+    seconds, _ = timed([sys.executable, script, f"--config={CONFIG}", f"--workdir={run}", *overrides], environment)
     result = read_json(pathlib.Path(run) / RESULT)
     say(f"ours, {cache}: {seconds:.1f} s, test accuracy {result['metrics']['test/accuracy']:.4f}")
     return {"seconds": seconds, "parameters": result["parameters"]}
@@ -113,14 +113,22 @@ def _theirs(
 ) -> dict[str, Any]:
     """Train with torch; seconds, parameters, accuracy and torch's version."""
     script = str(SCRIPTS / "torch_fashion.py")
-    seconds, output = _time([python, script, str(folder), str(epochs), layout, str(cores())], peer_environment())
+    seconds, output = timed([python, script, str(folder), str(epochs), layout, str(cores())], peer_environment())
     result = json.loads(output)
     say(f"torch, {layout}: {seconds:.1f} s, test accuracy {result['accuracy']:.4f}")
     return {"seconds": seconds, **result}
 
 
-def _export(folder: pathlib.Path, config: Config) -> np.ndarray:
-    """Write the splits of the config as arrays; the training images."""
+def export_splits(folder: pathlib.Path, config: Config) -> np.ndarray:
+    """Write the splits of a config as arrays, `{split}_images.npy` and `{split}_labels.npy`, for a script of torch.
+
+    Args:
+      folder: where to.
+      config: names all three splits.
+
+    Returns:
+      The training images, `[N, H, W, C]`.
+    """
     source = open_data(config)
     loaded = {split: source.load(getattr(config.data.splits, split)) for split in SPLITS}
     for split, data in loaded.items():
@@ -129,8 +137,16 @@ def _export(folder: pathlib.Path, config: Config) -> np.ndarray:
     return loaded["train"].images
 
 
-def _time(command: Sequence[str], environment: Mapping[str, str]) -> tuple[float, str]:
-    """(seconds from start to end, standard output) of a command."""
+def timed(command: Sequence[str], environment: Mapping[str, str]) -> tuple[float, str]:
+    """Run a command: (seconds from start to end, standard output).
+
+    Args:
+      command: an interpreter, a script and its arguments.
+      environment: all of its environment variables.
+
+    Raises:
+      UserError: it failed; with the last line that it wrote.
+    """
     started = time.perf_counter()
     done = subprocess.run(
         command, env=dict(environment), capture_output=True, encoding="utf-8", errors="replace", check=False

@@ -4,6 +4,8 @@ Runs in the peer's own environment, so it imports nothing but torch. Sources: to
 the papers named in `cnn_jax.models`.
 """
 
+import functools
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -72,12 +74,12 @@ class Residual(nn.Module):
         return functional.relu(self.body(x) + short)
 
 
-def resnet20(*, num_classes: int, in_channels: int) -> nn.Module:
-    """He et al. 2016, Section 4.2, with option A."""
+def resnet_cifar(*, num_classes: int, in_channels: int, depth: int = 20) -> nn.Module:
+    """He et al. 2016, Section 4.2, with option A; of the depth, 2 layers are none of the three stages' blocks of 2."""
     layers: list[nn.Module] = [conv_norm(in_channels, 16, 3), nn.ReLU()]
     inputs = 16
     for width, first_stride in ((16, 1), (32, 2), (64, 2)):
-        for stride in (first_stride, 1, 1):
+        for stride in (first_stride, *(1,) * ((depth - 2) // 6 - 1)):
             body = nn.Sequential(conv_norm(inputs, width, 3, stride=stride), nn.ReLU(), conv_norm(width, width, 3))
             layers.append(Residual(body, inputs, width, stride=stride, shortcut="A"))
             inputs = width
@@ -163,7 +165,8 @@ def wide_resnet28_10(*, num_classes: int, in_channels: int) -> nn.Module:
 NETWORKS = {
     "lenet5": lenet5,
     "classic_stack": classic_stack,
-    "resnet20": resnet20,
+    "resnet8": functools.partial(resnet_cifar, depth=8),
+    "resnet20": resnet_cifar,
     "resnet50": resnet50,
     "mobilenet_v2": mobilenet_v2,
     "wide_resnet28_10": wide_resnet28_10,

@@ -74,7 +74,8 @@ def plan_run_report(arguments: Sequence[str]) -> int:
         return 0
     write_study(directory, study)
     reference, digest = _origin(known.study, study.scale)
-    write_plan(directory, Plan(cells=tuple(built.cell for built in cells), reference=reference, sha256=digest))
+    plan = Plan(cells=tuple(built.cell for built in cells), reference=reference, sha256=digest, mode=mode)
+    write_plan(directory, plan)
     if known.retry:
         forget_failures(directory)
     working = [sys.executable, str(HERE / "study.py"), "work", str(directory), f"--workers={known.workers}"]
@@ -110,13 +111,17 @@ def _study(reference: str, scale: str | None, overrides: Sequence[str]) -> Any:
 def _plan(study: Any, directory: pathlib.Path, known: Any) -> tuple[list[Any], Any]:
     """Show the matrix and the time; the cells, and how runs of a program are trained."""
     from cnn_jax.study.build import Experiments, study_cells, trial_cells
+    from cnn_jax.study.cell import PLAN, read_plan
     from cnn_jax.study.plan import estimated_seconds, matrix, measure, show_seconds
     from cnn_jax.study.stored import is_done
+    from cnn_jax.study.tuning import choose
 
     quiet: Callable[[str], None] = lambda _: None  # noqa: E731
     experiments = Experiments(study)
     trials = trial_cells(study, experiments, quiet)
-    cells = [*trials, *study_cells(study, experiments, {}, quiet)]
+    known_choice = trials and all(is_done(built.cell.folder(directory)) for built in trials)
+    chosen = choose(study, [built.cell for built in trials], directory) if known_choice else {}
+    cells = [*trials, *study_cells(study, experiments, chosen, quiet)]
     console = rich.console.Console(soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH)
     table = rich.table.Table(title=f"{study.id}: {study.claim}")
     for name in ("variant", "runs", "left", "program", "parameters", "MACs", "steps", "changes"):
@@ -126,6 +131,8 @@ def _plan(study: Any, directory: pathlib.Path, known: Any) -> tuple[list[Any], A
         table.add_row(row.variant, *(f"{number:,}" for number in numbers), row.changes)
     console.print(table)
     mode = MODES[known.mode]
+    if mode is None and (directory / PLAN).exists():
+        mode = read_plan(directory).mode  # runs of both modes differ in their last bits
     left = [built for built in cells if not is_done(built.cell.folder(directory))]
     if not left:
         print("all runs are done")
@@ -179,7 +186,8 @@ def _work(directory: pathlib.Path, mode: Any, worker: int, workers: int) -> None
     def note(line: str) -> None:
         print(line, flush=True)
 
-    cells = do_work(read_study(directory), directory, mode=mode, worker=worker, workers=workers, note=note)
+    study, plan = read_study(directory), read_plan(directory)
+    cells = do_work(study, directory, mode=mode or plan.mode, worker=worker, workers=workers, note=note)
     # Now with what tuning has chosen.
     plan = read_plan(directory).model_copy(update={"cells": tuple(built.cell for built in cells)})
     write_plan(directory, plan)

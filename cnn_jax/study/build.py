@@ -1,12 +1,16 @@
 """From a study to its cells: every run is built and checked, and gets the key that its result is kept under."""
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import flax.linen as nn
+
 from cnn_jax.data.sources import LabelledImages, check_disjoint
 from cnn_jax.errors import UserError
+from cnn_jax.methods.summarize import Totals, summarize
 from cnn_jax.study.cell import KEY_DIGITS, Cell
 from cnn_jax.study.code_version import code_version
 from cnn_jax.study.probes import check_probes
@@ -78,6 +82,16 @@ def on_one_device(config: Node) -> Node:
 
 def _data_key(data: Data) -> str:
     return json.dumps({name: value for name, value in to_plain(data).items() if name not in NOT_DATA}, sort_keys=True)
+
+
+def totals_of(experiment: Experiment) -> Totals:
+    """Parameters and multiply-accumulates of an experiment's network; traced once for each network."""
+    return _totals_of(experiment.model, experiment.splits["train"].image_shape)
+
+
+@functools.lru_cache(maxsize=256)
+def _totals_of(model: nn.Module, image_shape: tuple[int, ...]) -> Totals:
+    return summarize(model, image_shape).totals
 
 
 def key_of(experiment: Experiment, *, data: Mapping[str, str], probes: Sequence[Node]) -> str:

@@ -9,6 +9,7 @@ from cnn_jax.errors import UserError
 from cnn_jax.train.config import to_plain
 from cnn_jax.train.config_file import plain
 from cnn_jax.train.config_node import STRICT, first_error
+from cnn_jax.train.many_runs import Mode
 from cnn_jax.train.run_directory import read_json, write_json
 
 CELLS, PLAN = "cells", "plan.json"
@@ -54,6 +55,7 @@ class Plan(pydantic.BaseModel):
       cells: those of trials first.
       reference: the study's file as it was given, with its scale; relative to the repository where it lies there.
       sha256: of the file.
+      mode: how the runs of a program are trained, as it was decided when the study was begun: "vmap" or "sequential".
     """
 
     model_config = STRICT
@@ -61,6 +63,7 @@ class Plan(pydantic.BaseModel):
     cells: tuple[Cell, ...]
     reference: str = ""
     sha256: str = ""
+    mode: Mode | None = None
 
 
 def write_plan(directory: pathlib.Path, plan: Plan) -> None:

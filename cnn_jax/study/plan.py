@@ -1,7 +1,6 @@
 """The plan of a study: its matrix, how many programs it compiles, and how long it takes, from a measured step."""
 
 import dataclasses
-import functools
 import math
 import pathlib
 import time
@@ -10,8 +9,7 @@ from typing import Any
 
 import jax
 
-from cnn_jax.methods.summarize import summarize
-from cnn_jax.study.build import Built
+from cnn_jax.study.build import Built, totals_of
 from cnn_jax.study.groups import groups_of, is_alone, most_together
 from cnn_jax.study.spec import Study, variants_of
 from cnn_jax.study.stored import is_done
@@ -20,6 +18,7 @@ from cnn_jax.train.many_runs import Mode, many_runs
 MEASURED_RUNS = 4
 """Of a group that are trained at once to compare; more of them take longer to compile, not to tell."""
 MEASURED_SECONDS = 1.0
+WORTH = 20
 CLEARLY = 0.95
 """Runs are trained at once where that takes at most this share of the time."""
 
@@ -87,15 +86,15 @@ def matrix(study: Study, cells: Sequence[Built], directory: pathlib.Path) -> lis
         mine = [built for built in cells if built.cell.variant == variant]
         if not mine:
             continue
-        totals = _totals(mine[0])
+        totals = totals_of(mine[0].experiment)
         rows.append(
             Row(
                 variant=variant,
                 runs=len(mine),
                 left=sum(not is_done(built.cell.folder(directory)) for built in mine),
                 program=program[variant],
-                parameters=totals[0],
-                macs=totals[1],
+                parameters=totals.parameters,
+                macs=totals.macs,
                 steps=mine[0].experiment.plan.total,
                 changes=", ".join(f"{path}={_shown(value)}" for path, value in changes.items()) or "–",
             )
@@ -111,9 +110,10 @@ def _shown(value: Any) -> str:
 
 
 def measure(cells: Sequence[Built], *, mode: Mode | None = None) -> Measured:
-    """Time a step of the largest group, its runs one after the other, and at once where a choice is open.
+    """Time a step of the largest group, its runs one after the other, and at once where the choice is worth its cost.
 
-    The programs stay in the compilation cache, so that running the study does not compile them again.
+    The first program stays in the compilation cache: running the study does not compile it again. Another is compiled,
+    to compare, only where training takes `WORTH` times as long as compiling does.
 
     Args:
       cells: built, at least one.
@@ -127,9 +127,12 @@ def measure(cells: Sequence[Built], *, mode: Mode | None = None) -> Measured:
     compiled, in_turn = _seconds_of_a_step(group[:1], "sequential", among=group)
     together = None
     count = min(len(group), MEASURED_RUNS, most_together(first))
-    if mode is None and count > 1:
+    steps = sum(built.experiment.plan.total for built in cells)
+    if mode is None and count > 1 and steps * in_turn > WORTH * compiled:
         _, together = _seconds_of_a_step(group[:count], "vmap", among=group)
-    faster: Mode = "vmap" if together is not None and together < CLEARLY * in_turn else "sequential"
+    faster: Mode = "vmap" if jax.devices()[0].platform != "cpu" else "sequential"
+    if together is not None:
+        faster = "vmap" if together < CLEARLY * in_turn else "sequential"
     return Measured(first.cell.variant, compiled, in_turn, together, mode or faster, jax.devices()[0].device_kind)
 
 
@@ -177,18 +180,7 @@ def estimated_seconds(cells: Sequence[Built], measured: Measured, directory: pat
 
 def _work(built: Built) -> int:
     """Multiply-accumulates of a step's forward pass."""
-    return _totals(built)[1] * built.experiment.plan.batch_size
-
-
-def _totals(built: Built) -> tuple[int, int]:
-    return _totals_of(built.experiment.model, built.experiment.splits["train"].image_shape)
-
-
-@functools.lru_cache(maxsize=256)
-def _totals_of(model: object, image_shape: tuple[int, ...]) -> tuple[int, int]:
-    """(parameters, multiply-accumulates for one example)."""
-    totals = summarize(model, image_shape).totals  # pyrefly: ignore
-    return totals.parameters, totals.macs
+    return totals_of(built.experiment).macs * built.experiment.plan.batch_size
 
 
 def show_seconds(seconds: float) -> str:

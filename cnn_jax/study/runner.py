@@ -14,8 +14,7 @@ from typing import Any, TypeAlias
 import jax
 
 from cnn_jax.errors import UserError
-from cnn_jax.methods.summarize import summarize
-from cnn_jax.study.build import Built, Experiments, Note, study_cells, trial_cells
+from cnn_jax.study.build import Built, Experiments, Note, study_cells, totals_of, trial_cells
 from cnn_jax.study.groups import groups_of, is_alone, most_together
 from cnn_jax.study.probes import check_probes, run_probes
 from cnn_jax.study.spec import Study
@@ -161,8 +160,10 @@ def _train(
 
 def _numbers(study: Study, experiment: Experiment, state: TrainState) -> Mapping[str, float]:
     """What a study keeps of a run beside its metrics: the probes' numbers and the network's work for one example."""
-    macs = summarize(experiment.model, experiment.splits["train"].image_shape).totals.macs
-    return {"multiply_accumulates": float(macs), **run_probes(check_probes(study.probes), experiment, state)}
+    return {
+        "multiply_accumulates": float(totals_of(experiment).macs),
+        **run_probes(check_probes(study.probes), experiment, state),
+    }
 
 
 def _told(cells: Sequence[Built], trained: Sequence[Built], directory: pathlib.Path, seconds: float) -> str:

@@ -1,5 +1,6 @@
 """The passport of a run: everything outside the config that its numbers may depend on."""
 
+import functools
 import hashlib
 import importlib.metadata
 import os
@@ -78,8 +79,12 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def git_state() -> dict[str, Any]:
-    """The commit of this checkout and its uncommitted changes; None where it is no checkout."""
+@functools.cache
+def git_state() -> Mapping[str, Any]:
+    """The commit of this checkout and its uncommitted changes; None where it is no checkout.
+
+    Looked up once in a process, which goes on with the code that it has imported.
+    """
     root = pathlib.Path(__file__).resolve().parents[2]
 
     def git(*arguments: str) -> str | None:

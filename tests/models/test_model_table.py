@@ -227,7 +227,7 @@ ERRORS = [
     ("classic_stack", {"kernel_size": 0}, "kernel_size is 0"),
     ("classic_stack", {"stride": 0}, "stride is 0"),
     ("classic_stack", {"padding": "smae"}, "unknown padding 'smae'; did you mean 'same'"),
-    ("classic_stack", {"pool": "mean"}, "unknown pool 'mean'.* Known: average, max, none"),
+    ("classic_stack", {"pool": "mean"}, "unknown pool 'mean'.* Known: average, l2, max, none"),
     ("classic_stack", {"pool_size": 0}, "pool_size is 0"),
     ("classic_stack", {"norm": "bacth"}, "unknown norm 'bacth'"),
     ("classic_stack", {"norm_position": "behind"}, "unknown norm_position 'behind'.* Known: after, before"),

@@ -84,7 +84,16 @@ COUNTED_ELSEWHERE = {
     *("seresnet18", "seresnet34", "seresnet101", "seresnet152", "fcn_resnet", "deeplabv3_resnet"),
 }
 """Models whose numbers stand in REFERENCES of test_parameter_counts.py."""
-SLOW = {"classic/cifar_resnet1202_A"}
+SLOW = {
+    *(
+        "classic/cifar_resnet1202_A",
+        "classic/densenet_100_12",
+        "classic/densenet_bc_190_40",
+        "classic/densenet_bc_250_24",
+    ),
+    *("densenet161", "densenet201", "efficientnet_b5", "efficientnet_b6", "efficientnet_b7", "efficientnet_v2_l"),
+}
+"""Rows whose trace takes seconds; their numbers of parameters are in `test_multiply_accumulates`, too."""
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from cnn_jax.study.make_report import keep_report, make_report
 from cnn_jax.study.report import RULE_ANCHOR
 from cnn_jax.study.runner import work
 from cnn_jax.study.spec import check_study
-from cnn_jax.study.stored import failure_of, read_study, row_of, write_study
+from cnn_jax.study.stored import read_study, row_of, write_study
 from cnn_jax.train.checkpoint import Checkpoints
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -150,7 +150,8 @@ def test_a_run_that_fails_is_shown_and_not_repeated(module_study, tmp_path, monk
     assert "<no>" not in page
     run(module_study, tmp_path)
     assert trained() == 0
-    failure_of(next((tmp_path / "cells").glob("hidden_layer,seed=1,*[!e]"))).unlink()
+    (failure,) = (tmp_path / "cells").glob("hidden_layer,seed=1,*.failure.json")
+    failure.unlink()
     monkeypatch.undo()
     assert run(module_study, tmp_path)["hidden layer", 1].status == "completed"
     assert trained() == 1

@@ -107,7 +107,7 @@ GOLDENS = {
     "vgg11": Golden("vgg11", vgg_taps((1, 1, 2, 2, 2), norm=False)),
     "vgg16_bn": Golden("vgg16_bn", vgg_taps((2, 2, 3, 3, 3), norm=True)),
     "googlenet_aux": Golden("googlenet", GOOGLENET, {"auxiliary": True}),
-    "googlenet_noaux": Golden("googlenet", GOOGLENET, slow=False),
+    "googlenet_noaux": Golden("googlenet", GOOGLENET),
     "inception_v3_noaux": Golden("inception_v3", INCEPTION_V3),
     "timm_inception_v4": Golden("inception_v4", INCEPTION_V4),
     "convnext_tiny": Golden("convnext_tiny", CONVNEXT),
@@ -116,7 +116,7 @@ GOLDENS = {
     "efficientnet_b0": Golden("efficientnet_b0", EFFICIENTNET),
     "efficientnet_v2_s": Golden("efficientnet_v2_s", EFFICIENTNET_V2),
     "mnasnet1_0": Golden("mnasnet1_0", MNASNET),
-    "mobilenet_v2": Golden("mobilenet_v2", MOBILENET_V2, slow=False),
+    "mobilenet_v2": Golden("mobilenet_v2", MOBILENET_V2),
     "mobilenet_v3_large": Golden("mobilenet_v3_large", MOBILENET_V3_LARGE),
     "mobilenet_v3_small": Golden("mobilenet_v3_small", MOBILENET_V3_SMALL),
     "mc3_18": Golden("mc3_18", VIDEO),
@@ -136,7 +136,7 @@ GOLDENS = {
     "timm_mobilenetv1_100": Golden(
         "mobilenet_v1", {"stem": "bn1", **{f"stage{i}": f"blocks.{i - 1}" for i in range(1, 6)}}, slow=False
     ),
-    "timm_convnextv2_atto": Golden("convnextv2_atto", CONVNEXT_TIMM, slow=False),
+    "timm_convnextv2_atto": Golden("convnextv2_atto", CONVNEXT_TIMM),
 }
 """By the name of the file."""
 

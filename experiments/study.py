@@ -179,7 +179,7 @@ def work(arguments: Sequence[str]) -> int:
 
 
 def _work(directory: pathlib.Path, mode: Any, worker: int, workers: int) -> None:
-    from cnn_jax.study.cell import read_plan, write_plan
+    from cnn_jax.study.cell import read_plan
     from cnn_jax.study.runner import work as do_work
     from cnn_jax.study.stored import read_study
 
@@ -187,10 +187,7 @@ def _work(directory: pathlib.Path, mode: Any, worker: int, workers: int) -> None
         print(line, flush=True)
 
     study, plan = read_study(directory), read_plan(directory)
-    cells = do_work(study, directory, mode=mode or plan.mode, worker=worker, workers=workers, note=note)
-    # Now with what tuning has chosen.
-    plan = read_plan(directory).model_copy(update={"cells": tuple(built.cell for built in cells)})
-    write_plan(directory, plan)
+    do_work(study, directory, mode=mode or plan.mode, worker=worker, workers=workers, note=note)
 
 
 def report(arguments: Sequence[str]) -> int:

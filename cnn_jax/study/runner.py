@@ -15,10 +15,11 @@ import jax
 
 from cnn_jax.errors import UserError
 from cnn_jax.study.build import Built, Experiments, Note, study_cells, totals_of, trial_cells
+from cnn_jax.study.cell import PLAN, read_plan, write_plan
 from cnn_jax.study.groups import groups_of, is_alone, most_together
 from cnn_jax.study.probes import check_probes, run_probes
 from cnn_jax.study.spec import Study
-from cnn_jax.study.stored import is_done, write_failure
+from cnn_jax.study.stored import is_done, read_study, write_failure
 from cnn_jax.study.tuning import choose
 from cnn_jax.train.experiment import Experiment
 from cnn_jax.train.many_runs import Mode, many_runs
@@ -57,8 +58,23 @@ def work(
     finish(tried)
     chosen = choose(study, [built.cell for built in tried], directory)
     counted = study_cells(study, experiments, chosen, note)
+    _keep_choice(study, directory, [*tried, *counted])
     finish(counted)
     return [*tried, *counted]
+
+
+def _keep_choice(study: Study, directory: pathlib.Path, cells: Sequence[Built]) -> None:
+    """Write the plan with what tuning has chosen, which was not known when it was made.
+
+    Raises:
+      UserError: another study was started in the directory meanwhile.
+    """
+    if not (directory / PLAN).exists():
+        return
+    if read_study(directory) != study:
+        raise UserError(f"{str(directory)!r} holds another study than it did; give each form of a study a directory")
+    plan = read_plan(directory)
+    write_plan(directory, plan.model_copy(update={"cells": tuple(built.cell for built in cells)}))
 
 
 def _finish(

@@ -1,7 +1,7 @@
 """What a study config may say: the claim, the baseline, the variants, the seeds, the measures and what is compared.
 
-A study file defines `get_config(scale=None)`, which returns an `ml_collections.ConfigDict` of plain values, as a
-training config does; `small` is the scale that runs on two cores in minutes, `full` the published setting.
+A study file defines `get_config(scale)`, which returns an `ml_collections.ConfigDict` of plain values; `small` is the
+scale that runs on two cores in minutes, `full` the published setting.
 """
 
 import itertools
@@ -19,11 +19,9 @@ from cnn_jax.train.config_node import STRICT, first_error
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+×-]{0,60}")
 """Of a variant: it names a folder and a row of a table."""
-BASELINE = "baseline"
-NULL, SHUFFLED = "null", "shuffled labels"
-"""The controls: the baseline with other seeds, and the baseline whose training labels are random."""
-NULL_SEED = 1_000_000
-"""Added to the seeds of the null variant."""
+BASELINE, NULL, SHUFFLED = "baseline", "null", "shuffled labels"
+"""Names that are taken; the controls are the baseline with other seeds, and the baseline on random training labels."""
+NULL_SEED = 1_000_000  # added to the seeds of the null variant
 NEEDS_SMALLEST = ("equal", "not_less", "not_greater")
 """Claims that there is no difference: of a size."""
 
@@ -125,7 +123,7 @@ class Study(_Section):
       comparisons: what is tested.
       probes: `{name, **options}` nodes of `probes.PROBES`: further numbers of the trained networks.
       tuning: what each variant chooses for itself.
-      tuning_of: variants that are tuned otherwise than the others, which the report flags.
+      tuning_of: variants that are tuned otherwise, which the report flags.
       controls: "null" adds the baseline again with other seeds, "shuffled labels" the baseline on random labels.
       interval: paired "t" interval or percentile "bootstrap".
       confidence: of the intervals; 1 − it is the rate of false alarms.
@@ -184,17 +182,21 @@ def load_study(reference: str, *, overrides: Sequence[str] = ()) -> Study:
 
 
 def check_study(config: Mapping[str, Any]) -> Study:
-    """A study from plain values, every name in it checked; the training configs are checked when they are planned.
+    """A study from plain values, every name in it checked; training configs are checked when the study is planned.
 
     Raises:
-      UserError: an unknown key, a wrong type, a name that stands for nothing, or seeds that are used twice.
+      UserError: an unknown key, a wrong type, a name that is taken or stands for nothing, or a seed that is used twice.
     """
     try:
         study = Study.model_validate(plain(config))
     except pydantic.ValidationError as error:
         raise first_error("study", error, Study) from error
-    if study.factors and study.variants:
+    levels = [level for factor in study.factors.values() for level in factor]
+    if levels and study.variants:
         raise UserError("study.factors makes the variants, study.variants names them: drop one")
+    for name in (*study.variants, *levels):
+        if name in (BASELINE, NULL, SHUFFLED) or levels.count(name) > 1:
+            raise UserError(f"study: the name {name!r} is taken; give the variant or level another one")
     names = variants_of(study)
     if len(set(study.seeds)) != len(study.seeds):
         raise UserError(f"study.seeds {study.seeds} has a seed twice; drop one")
@@ -209,6 +211,8 @@ def check_study(config: Mapping[str, Any]) -> Study:
             raise unknown_name(f"{where}.measure", comparison.measure, study.measures)
         if (comparison.variant is None) == (not comparison.contrast):
             raise UserError(f"{where}: give either variant or contrast")
+        if comparison.variant == comparison.against:
+            raise UserError(f"{where}: {comparison.variant!r} is compared with itself; give another `against`")
         if comparison.claim in NEEDS_SMALLEST and comparison.smallest == 0:
             raise UserError(f"{where}.smallest is 0; claim {comparison.claim!r} needs what counts as no difference")
         for name in contrast_of(comparison):
@@ -280,10 +284,8 @@ def contrast_of(comparison: Comparison) -> dict[str, float]:
 
 def name_of(comparison: Comparison) -> str:
     """What tables call it."""
-    if comparison.name:
-        return comparison.name
-    if comparison.variant is not None:
-        return f"{comparison.variant} − {comparison.against}"
+    if comparison.name or comparison.variant is not None:
+        return comparison.name or f"{comparison.variant} − {comparison.against}"
     terms = [f"{'−' if weight < 0 else '+'} {abs(weight):g} × {name}" for name, weight in comparison.contrast.items()]
     return " ".join(terms).removeprefix("+ ")
 

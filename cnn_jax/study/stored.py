@@ -25,9 +25,10 @@ def write_study(directory: pathlib.Path, study: Study) -> None:
     """
     path = directory / STUDY
     if path.exists():
-        other = read_json(path).get("id")
-        if other != study.id:
-            raise UserError(f"{str(directory)!r} holds the study {other!r}, not {study.id!r}; give another --workdir")
+        stored = read_json(path)
+        for name, other, mine in (("study", stored.get("id"), study.id), ("scale", stored.get("scale"), study.scale)):
+            if other != mine:
+                raise UserError(f"{str(directory)!r} holds the {name} {other!r}, not {mine!r}; give another --workdir")
     directory.mkdir(parents=True, exist_ok=True)
     write_json(path, to_plain(study))
 

@@ -19,7 +19,7 @@ METRICS, CHECKPOINTS, FIGURES, LOCK = "metrics.jsonl", "checkpoints", "figures",
 
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Write UTF-8 JSON so that a reader sees the old file or the new one, never half of one."""
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # several processes may write the same
     temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     temporary.replace(path)
 
@@ -101,8 +101,8 @@ class RunDirectory:
     def _refuse_other_files(self) -> None:
         """A directory without a run may hold only what a start that was killed at once leaves."""
         if self.path.is_dir() and not (self.path / CONFIG).exists():
-            own = (LOCK, PASSPORT, PASSPORT + ".tmp", CONFIG + ".tmp")
-            others = sorted(path.name for path in self.path.iterdir() if path.name not in own)
+            names = sorted(path.name for path in self.path.iterdir() if path.name not in (LOCK, PASSPORT))
+            others = [name for name in names if not (name.startswith((PASSPORT, CONFIG)) and name.endswith(".tmp"))]
             if others:
                 raise UserError(
                     f"work directory {str(self.path)!r} holds {others[0]!r} but no run; choose an empty --workdir"

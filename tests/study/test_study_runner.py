@@ -98,9 +98,22 @@ def test_the_report_needs_no_code_nor_data(finished, monkeypatch):
         assert len(list(csv.DictReader(file))) == 9
 
 
+@pytest.mark.slow
+def test_a_tuned_study_is_reported_with_its_choice_whoever_trains_it(module_study, tmp_path):
+    grid = {"optimizer.learning_rate": (1e-6, 0.3)}
+    process = start(command({**module_study, "tuning": {"grid": grid, "seeds": (7,)}}, tmp_path / "x", "--workers=2"))
+    out, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, (out, errors)
+    rows = [row for row in rows_in(tmp_path / "x").values() if row.seed != 7]
+    assert [row.status for row in rows] == ["completed"] * 9
+    assert all(row.chosen == {"optimizer.learning_rate": 0.3} for row in rows)
+
+
 def test_another_study_is_refused(finished, module_study):
     with pytest.raises(UserError, match="holds the study 'tiny', not 'other'"):
         run({**module_study, "id": "other"}, finished[0])
+    with pytest.raises(UserError, match="holds the scale 'small', not 'full'"):
+        run({**module_study, "scale": "full"}, finished[0])
 
 
 @pytest.mark.slow

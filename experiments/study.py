@@ -65,7 +65,7 @@ def plan_run_report(arguments: Sequence[str]) -> int:
         raise UserError(f"--workers={known.workers}: at least 1")
     from cnn_jax.study.cell import Plan, write_plan
     from cnn_jax.study.stored import forget_failures, write_study
-    from cnn_jax.study.workers import run_workers, submit
+    from cnn_jax.study.workers import run_workers, submit, work_in
 
     study = _study(known.study, known.scale, overrides)
     directory = pathlib.Path(known.workdir).expanduser()
@@ -74,21 +74,29 @@ def plan_run_report(arguments: Sequence[str]) -> int:
         return 0
     write_study(directory, study)
     reference, digest = _origin(known.study, study.scale)
-    plan = Plan(cells=tuple(built.cell for built in cells), reference=reference, sha256=digest, mode=mode)
+    plan = Plan(
+        cells=tuple(built.cell for built in cells),
+        reference=reference,
+        sha256=digest,
+        mode=mode,
+        arguments=(*overrides, f"--workers={known.workers}", *([f"--mode={_name_of(mode)}"] if mode else [])),
+    )
     write_plan(directory, plan)
     if known.retry:
         forget_failures(directory)
     working = [sys.executable, str(HERE / "study.py"), "work", str(directory), f"--workers={known.workers}"]
-    if mode is not None:
-        working.append(f"--mode={next(name for name, value in MODES.items() if value == mode)}")
     if known.launcher != "none":
         parameters = dict(_parameter(text) for text in known.launcher_parameter)
         submit(directory, launcher=known.launcher, workers=known.workers, mode=mode, parameters=parameters, note=print)
     elif known.workers > 1:
         run_workers(directory, working, workers=known.workers, note=print)
     else:
-        _work(directory, mode, 0, 1)
+        work_in(str(directory), 0, 1, mode)
     return report([str(directory)])
+
+
+def _name_of(mode: str) -> str:
+    return next(name for name, value in MODES.items() if value == mode)
 
 
 def _origin(reference: str, scale: str) -> tuple[str, str]:
@@ -170,24 +178,12 @@ def work(arguments: Sequence[str]) -> int:
     parser.add_argument("--mode", choices=tuple(MODES), default="auto", help="how the runs of a program are trained")
     parser.add_argument("--parent", type=int, metavar="PROCESS", help="end when this one has ended")
     known = parser.parse_args(arguments)
-    from cnn_jax.study.workers import join
+    from cnn_jax.study.workers import join, work_in
 
     if known.parent is not None:
         join(known.worker, known.workers, known.parent)
-    _work(pathlib.Path(known.directory).expanduser(), MODES[known.mode], known.worker, known.workers)
+    work_in(str(pathlib.Path(known.directory).expanduser()), known.worker, known.workers, MODES[known.mode])
     return 0
-
-
-def _work(directory: pathlib.Path, mode: Any, worker: int, workers: int) -> None:
-    from cnn_jax.study.cell import read_plan
-    from cnn_jax.study.runner import work as do_work
-    from cnn_jax.study.stored import read_study
-
-    def note(line: str) -> None:
-        print(line, flush=True)
-
-    study, plan = read_study(directory), read_plan(directory)
-    do_work(study, directory, mode=mode or plan.mode, worker=worker, workers=workers, note=note)
 
 
 def report(arguments: Sequence[str]) -> int:

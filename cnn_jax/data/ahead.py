@@ -57,7 +57,7 @@ def ahead(source: Elements[Element], *, start: int, workers: int) -> Generator[E
         options = grain.multiprocessing.MultiprocessingOptions(
             num_workers=workers, per_worker_buffer_size=BATCHES_AHEAD
         )
-        elements = elements.mp_prefetch(options, worker_init_fn=functools.partial(_end_with_parent, os.getpid()))
+        elements = elements.mp_prefetch(options, worker_init_fn=functools.partial(_begin_worker, os.getpid()))
     iterator = iter(elements)
     try:
         yield from iterator
@@ -72,11 +72,20 @@ def ahead(source: Elements[Element], *, start: int, workers: int) -> Generator[E
         iterator.close()
 
 
-def _end_with_parent(parent: int, worker: int, workers: int) -> None:
-    """In a worker: leave Ctrl-C to the process that trains, and end when that one has ended, however it did."""
+def _begin_worker(parent: int, worker: int, workers: int) -> None:
+    """In a worker: leave Ctrl-C to the process that trains, and end with it."""
     del worker, workers
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     keep_freed_memory(os.environ)
+    end_with_parent(parent)
+
+
+def end_with_parent(parent: int) -> None:
+    """End this process when its parent has ended, however it did.
+
+    Args:
+      parent: its number, as the parent itself tells it: it may have ended before this process can ask.
+    """
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -56,6 +56,7 @@ class Plan(pydantic.BaseModel):
       reference: the study's file as it was given, with its scale; relative to the repository where it lies there.
       sha256: of the file.
       mode: how the runs of a program are trained, as it was decided when the study was begun: "vmap" or "sequential".
+      arguments: of the command that began it or went on with it, but for the study's file and directory.
     """
 
     model_config = STRICT
@@ -64,6 +65,7 @@ class Plan(pydantic.BaseModel):
     reference: str = ""
     sha256: str = ""
     mode: Mode | None = None
+    arguments: tuple[str, ...] = ()
 
 
 def write_plan(directory: pathlib.Path, plan: Plan) -> None:

@@ -29,6 +29,11 @@ class Claim(NamedTuple):
     analysis: Analysis
 
 
+def kept_name(study: Study) -> str:
+    """The folder of a stored study: its id, with the scale behind it unless that is the small one."""
+    return study.id if study.scale == "small" else f"{study.id}_{study.scale}"
+
+
 def read_claims(results: str | os.PathLike[str]) -> list[Claim]:
     """Every stored study, in the order of the numbers in their ids.
 
@@ -41,8 +46,8 @@ def read_claims(results: str | os.PathLike[str]) -> list[Claim]:
     claims = []
     for path in pathlib.Path(results).glob(f"*/{STUDY}"):
         study, rows = read_study(path.parent), tuple(read_results(path.parent / RESULTS))
-        if path.parent.name != study.id:
-            raise UserError(f"{path} is the study {study.id!r}; name its folder so")
+        if path.parent.name != kept_name(study):
+            raise UserError(f"{path} is the study {kept_name(study)!r}; name its folder so")
         claims.append(Claim(path.parent, study, rows, analyse(study, rows)))
     return sorted(claims, key=lambda claim: _in_order(claim.study.id))
 

@@ -1,6 +1,8 @@
 """The report of a study's directory, made of what is stored there: neither data nor code of the runs is needed."""
 
+import os
 import pathlib
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,23 +10,24 @@ from typing import Any
 from cnn_jax.errors import UserError
 from cnn_jax.study.analysis import analyse
 from cnn_jax.study.cell import Cell, Plan, read_plan
+from cnn_jax.study.index import kept_name
 from cnn_jax.study.origin_tables import Provenance
 from cnn_jax.study.outcome import Analysis, RunRow
-from cnn_jax.study.report import FIGURES, MARKDOWN, write_report
-from cnn_jax.study.spec import Study
+from cnn_jax.study.report import FIGURES, PAGE, write_report
+from cnn_jax.study.spec import Study, variants_of
 from cnn_jax.study.stored import STUDY, curves_of, passports, read_study, row_of
-from cnn_jax.study.tables import RESULTS
 
 CURVES = ("train/loss", "validation/loss", "train/accuracy", "validation/accuracy", "train/gradient_norm")
 """Metrics of the logs, the more telling ones behind."""
 MOST_CURVES = 2
 
 
-def make_report(directory: pathlib.Path) -> tuple[Analysis, list[RunRow]]:
-    """Write the report, and give what it says.
+def make_report(directory: pathlib.Path, *, place: pathlib.Path | None = None) -> tuple[Analysis, list[RunRow]]:
+    """Write the report, and give what it says: every variant with every seed has a row, also where nothing is stored.
 
     Args:
       directory: of a study that was begun.
+      place: the folder that gets the report; default is the study's own.
 
     Raises:
       UserError: it is no study's, or what is stored is damaged.
@@ -32,33 +35,41 @@ def make_report(directory: pathlib.Path) -> tuple[Analysis, list[RunRow]]:
     study, plan = read_study(directory), read_plan(directory)
     counted = [cell for cell in plan.cells if cell.trial is None]
     rows = [row_of(study, cell, directory) for cell in counted]
+    there = {(row.variant, row.seed) for row in rows}
+    wanted = [(variant, seed) for variant in variants_of(study) for seed in study.seeds]
+    rows += [RunRow(*cell, "missing") for cell in wanted if cell not in there]
     analysis = analyse(study, rows)
     curves = curves_of(counted, directory, _curves(study, counted, directory))
-    write_report(directory, study, rows, curves, analysis, provenance(plan, passports(counted, directory)))
+    origin = provenance(plan, passports(counted, directory))
+    write_report(place or directory, study, rows, curves, analysis, origin)
     return analysis, rows
 
 
 def keep_report(directory: pathlib.Path, results: pathlib.Path) -> pathlib.Path:
-    """Copy what is small of a study to the results that are kept: the study, its rows, its report and the pictures.
+    """Keep what is small of a study: the study, its rows, its report and the pictures. An earlier one is replaced.
 
     Args:
       directory: of a study.
-      results: the folder that gets `<id>/`.
+      results: the folder that gets the folder of `kept_name`.
 
     Raises:
       UserError: as `make_report`, or runs are missing.
     """
-    _, rows = make_report(directory)
-    missing = [row for row in rows if row.status == "missing"]
-    if missing:
-        raise UserError(f"{str(directory)!r}: {len(missing)} runs are not done, such as {missing[0].variant!r}")
-    place = results / read_study(directory).id
-    shutil.rmtree(place, ignore_errors=True)
-    (place / FIGURES).mkdir(parents=True)
-    for name in (STUDY, RESULTS, MARKDOWN):
-        shutil.copyfile(directory / name, place / name)
-    for picture in sorted((directory / FIGURES).glob("*.png")):
-        shutil.copyfile(picture, place / FIGURES / picture.name)
+    place = results / kept_name(read_study(directory))
+    made = place.with_name(f".{place.name}.{os.getpid()}")  # beside it: links in a report depend on its depth
+    made.mkdir(parents=True)
+    try:
+        _, rows = make_report(directory, place=made)
+        missing = [row for row in rows if row.status == "missing"]
+        if missing:
+            raise UserError(f"{str(directory)!r}: {len(missing)} runs are not done, such as {missing[0].variant!r}")
+        for file in (made / PAGE, *sorted((made / FIGURES).glob("*.svg"))):
+            file.unlink()
+        shutil.copyfile(directory / STUDY, made / STUDY)
+        shutil.rmtree(place, ignore_errors=True)
+        made.rename(place)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
     return place
 
 
@@ -80,9 +91,9 @@ def provenance(plan: Plan, sessions: Sequence[Mapping[str, Any]]) -> Provenance:
       plan: knows the study's file.
       sessions: passports of the runs.
     """
-    command = (
-        f"python experiments/study.py --study={plan.reference} --workdir=studies/{pathlib.Path(plan.reference).stem}"
-    )
+    workdir = f"studies/{pathlib.Path(plan.reference).stem}"
+    arguments = [f"--study={plan.reference}", f"--workdir={workdir}", *plan.arguments]
+    command = shlex.join(["python", "experiments/study.py", *arguments])
     return Provenance(
         commands=(command,) if plan.reference else (),
         study_file=plan.reference.partition(":")[0],

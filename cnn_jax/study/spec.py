@@ -34,7 +34,7 @@ class _Section(pydantic.BaseModel):
 
 
 class StepsTo(_Section):
-    """The first step whose logged value reaches a target; the run's last step is not counted as reaching it."""
+    """The first step whose logged value reaches a target; all steps of a run that never does, which is too few."""
 
     metric: str
     target: float

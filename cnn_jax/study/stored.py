@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cnn_jax.errors import UserError
-from cnn_jax.study.cell import CELLS, KEY_DIGITS, Cell
+from cnn_jax.study.cell import CELLS, Cell
 from cnn_jax.study.outcome import RunRow
 from cnn_jax.study.spec import StepsTo, Study, check_study
 from cnn_jax.train.config import to_plain
@@ -100,7 +100,7 @@ def row_of(study: Study, cell: Cell, directory: pathlib.Path) -> RunRow:
         values["examples_per_second"] = result["examples_per_second"] * together
     for name, measure in study.measures.items():
         if measure.steps_to is not None:
-            values[name] = _first_step(measure.steps_to, folder)
+            values[name] = _first_step(measure.steps_to, folder, total=result["steps"])
     dirty = "+" if result["dirty"] else ""
     return RunRow(
         status=result["status"],
@@ -116,13 +116,15 @@ def _hardware(hardware: Mapping[str, Any]) -> str:
     return f"{hardware['device']}, {hardware['processor']}, {hardware['cores']} cores"
 
 
-def _first_step(wanted: StepsTo, folder: pathlib.Path) -> float | None:
+def _first_step(wanted: StepsTo, folder: pathlib.Path, *, total: int) -> float | None:
     sign = 1.0 if wanted.direction == "higher" else -1.0
+    known = False
     for row in read_rows(folder / METRICS):
         value = row.get(wanted.metric)
+        known = known or value is not None
         if value is not None and sign * value >= sign * wanted.target:
             return float(row["step"])
-    return None
+    return float(total) if known else None
 
 
 Curves = Mapping[str, Mapping[str, Mapping[int, Sequence[tuple[int, float]]]]]
@@ -152,10 +154,3 @@ def passports(cells: Sequence[Cell], directory: pathlib.Path) -> list[dict[str, 
     """The newest passport of each cell that has one, in the cells' order."""
     paths = [cell.folder(directory) / PASSPORT for cell in cells]
     return [read_json(path)["sessions"][-1] for path in paths if path.exists()]
-
-
-def strangers(cells: Sequence[Cell], directory: pathlib.Path) -> int:
-    """How many stored runs are none of these cells: of other code, other data or an earlier form of the study."""
-    known, folder = {cell.key for cell in cells}, directory / CELLS
-    names = [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
-    return sum(name[-KEY_DIGITS:] not in known for name in names)

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cnn_jax.errors import UserError
+from cnn_jax.errors import unknown_name
 from cnn_jax.study.cell import Cell
 from cnn_jax.study.spec import Study, trials, tuning_for
 from cnn_jax.study.stored import stored_result
@@ -14,7 +14,8 @@ from cnn_jax.study.stored import stored_result
 def choose(study: Study, cells: Sequence[Cell], directory: pathlib.Path) -> dict[str, Mapping[str, Any]]:
     """The best trial of each variant that is tuned: by the mean of the metric over the trials' seeds.
 
-    A trial of which a run diverged or failed is not chosen; of equal ones the first is.
+    A trial of which a run diverged or failed is not chosen; of equal ones the first is. Where none is left the first
+    trial is, whose runs then show what became of them: that a variant trains nowhere is a result.
 
     Args:
       study: checked.
@@ -22,7 +23,7 @@ def choose(study: Study, cells: Sequence[Cell], directory: pathlib.Path) -> dict
       directory: of the study.
 
     Raises:
-      UserError: no trial of a variant is left, or none has the metric.
+      UserError: trials ended well, but none of them has the metric.
     """
     chosen: dict[str, Mapping[str, Any]] = {}
     for variant in dict.fromkeys(cell.variant for cell in cells):
@@ -35,12 +36,11 @@ def choose(study: Study, cells: Sequence[Cell], directory: pathlib.Path) -> dict
             if values and all(math.isfinite(value) for value in values):
                 mean = sum(values) / len(values)
                 scores.append((-mean if tuning.direction == "higher" else mean, number))
-        if not scores:
-            raise UserError(
-                f"variant {variant!r}: no trial of its tuning has a finite {tuning.metric!r};"
-                " widen study.tuning.grid, or give the metric of a split that the config has"
-            )
-        chosen[variant] = trials(tuning)[min(scores)[1]]
+        results = [stored_result(cell.folder(directory)) or {} for cell in cells if cell.variant == variant]
+        known = {name for result in results for name in result.get("metrics", {})}
+        if not scores and known and tuning.metric not in known:
+            raise unknown_name("study.tuning.metric", tuning.metric, known)
+        chosen[variant] = trials(tuning)[min(scores)[1] if scores else 0]
     return chosen
 
 

@@ -1,24 +1,26 @@
 """Processes that work on one study: of this machine, or jobs of a cluster."""
 
+import functools
 import os
 import pathlib
 import subprocess
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from cnn_jax.data.ahead import end_with_parent
 from cnn_jax.errors import UserError
 from cnn_jax.memory import keep_freed_memory
 from cnn_jax.study.build import Note
-from cnn_jax.study.cell import CELLS
+from cnn_jax.study.cell import CELLS, read_plan
+from cnn_jax.study.runner import work
+from cnn_jax.study.stored import read_study
 from cnn_jax.train.many_runs import Mode
 from cnn_jax.train.run_directory import RESULT
 
 Launcher = Literal["slurm", "local"]
 LOGS = "logs"
 POLL_SECONDS = 1.0
-PARENT_SECONDS = 2.0
 
 
 def run_workers(directory: pathlib.Path, command: Sequence[str], *, workers: int, note: Note) -> None:
@@ -108,13 +110,21 @@ def submit(
 
 
 def work_in(directory: str, worker: int, workers: int, mode: Mode | None) -> None:
-    """Work on the study of a directory until it is done; what a job calls."""
-    keep_freed_memory(os.environ)
-    from cnn_jax.study.runner import work
-    from cnn_jax.study.stored import read_study
+    """Work on the study of a directory until it is done; what every worker does, and a job calls by its name.
 
+    Args:
+      directory: of a study that was begun.
+      worker: see `runner.work`.
+      workers: how many there are.
+      mode: None is what the study was begun with.
+
+    Raises:
+      UserError: there is no study; or as `runner.work`.
+    """
+    keep_freed_memory(os.environ)  # a job is started by submitit, not by one of our commands
     path = pathlib.Path(directory)
-    work(read_study(path), path, mode=mode, worker=worker, workers=workers, note=lambda line: print(line, flush=True))
+    study, mode = read_study(path), mode or read_plan(path).mode
+    work(study, path, mode=mode, worker=worker, workers=workers, note=functools.partial(print, flush=True))
 
 
 def join(worker: int, workers: int, parent: int) -> None:
@@ -127,7 +137,7 @@ def join(worker: int, workers: int, parent: int) -> None:
       workers: how many there are; more of them than cores share all cores.
       parent: the number of the process that started it.
     """
-    _end_with(parent)
+    end_with_parent(parent)
     _pin(worker, workers)
 
 
@@ -138,12 +148,3 @@ def _pin(worker: int, workers: int) -> None:
     share = len(cores) // workers
     if share:
         os.sched_setaffinity(0, cores[worker * share : (worker + 1) * share])
-
-
-def _end_with(parent: int) -> None:
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(PARENT_SECONDS)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

@@ -15,6 +15,8 @@ from cnn_jax.types import PyTree
 STATE, METRICS = "state", "step_metrics"
 # How long a reader waits for a folder that is being removed to be gone.
 REMOVAL_POLLS, REMOVAL_POLL_SECONDS = 40, 0.05
+OS_ERROR = "os_error_code"
+"""Stands in the text of an error of tensorstore that the system caused."""
 
 
 class CheckpointGoneError(UserError):
@@ -75,7 +77,7 @@ class Checkpoints:
           metrics: those merged since the last line of the log.
           progress: what the loop knows.
         """
-        self._checkpointer.wait()
+        self.wait()
         # The previous save is complete only now: prune by what is safely on disk.
         self._prune()
         saved = self._checkpointer.save_checkpointables_async(
@@ -128,12 +130,23 @@ class Checkpoints:
                 self._checkpointer.delete(later)
 
     def wait(self) -> None:
-        """Until the last save is on disk."""
-        self._checkpointer.wait()
+        """Until the last save is on disk.
+
+        Raises:
+          OSError: it could not be written, for example because the disk is full.
+        """
+        try:
+            self._checkpointer.wait()
+        except ValueError as error:  # so tensorstore, which Orbax writes with, tells of the system's errors
+            if OS_ERROR not in str(error):
+                raise
+            raise OSError(
+                f"a checkpoint in {self._directory} cannot be written: {str(error).splitlines()[0]}"
+            ) from None
 
     def close(self) -> None:
         """Finish the last save, prune, and release the directory."""
-        self._checkpointer.wait()
+        self.wait()
         self._prune()
         self._checkpointer.close()
 

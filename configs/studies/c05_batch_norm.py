@@ -26,10 +26,11 @@ def get_config(scale="small"):
         "norm": {name: {"model.norm": name} for name in ("none", "batch", "group", "layer")},
         "condition": CONDITIONS,
     }
-    config.seeds = tuple(range(5))
+    config.seeds = tuple(range(10))
     config.measures = {
         "test/accuracy": {"direction": "higher", "share": True, "diverged": 0.1},
         "train/accuracy": {"direction": "higher", "share": True, "diverged": 0.1},
+        "diverged": {"direction": "lower", "share": True},
     }
 
     def loss(norm, condition):
@@ -37,21 +38,34 @@ def get_config(scale="small"):
         plain = {"baseline": 1.0, f"none {condition}": -1.0}
         return {**plain, f"{norm} moderate": -1.0, f"{norm} {condition}": 1.0}
 
-    config.comparisons = tuple(
-        {
-            "name": f"loss by {condition}, none − {norm}",
-            "measure": "test/accuracy",
-            "contrast": loss(norm, condition),
-            "claim": "greater",
-            "smallest": 0.02,
-            "primary": norm == "batch",
-        }
-        for norm in ("batch", "group", "layer")
-        for condition in CONDITIONS
-        if condition != "moderate"
-    ) + tuple(
-        {"measure": "test/accuracy", "variant": f"{norm} moderate", "claim": "greater", "primary": False}
-        for norm in ("batch", "group", "layer")
+    config.comparisons = (
+        tuple(
+            {
+                "name": f"loss by {condition}, none − {norm}",
+                "measure": "test/accuracy",
+                "contrast": loss(norm, condition),
+                "claim": "greater",
+                "smallest": 0.02,
+                "primary": norm == "batch",
+            }
+            for norm in ("batch", "group", "layer")
+            for condition in CONDITIONS
+            if condition != "moderate"
+        )
+        + tuple(
+            {"measure": "test/accuracy", "variant": f"{norm} moderate", "claim": "greater", "primary": False}
+            for norm in ("batch", "group", "layer")
+        )
+        + tuple(
+            {
+                "measure": "diverged",
+                "variant": f"batch {condition}",
+                "against": f"none {condition}",
+                "claim": "less",
+                "primary": False,
+            }
+            for condition in ("high rate", "very high rate", "large start")
+        )
     )
     config.notes = (
         "Six convolutions, momentum SGD at 0.05 ('moderate'), 0.5 and 2; kernels start with He's deviation, a fifth and"

@@ -49,13 +49,12 @@ def get_config(scale="small"):
         config.overrides = {
             "model": {**model, "in_channels": 1, "width": 8},
             "data.transforms": {"train": size, "evaluation": size},
-            "data.splits.test": "test[:1500]",
             "optimizer": {"name": "sgd", "learning_rate": 0.1, "momentum": 0.9, "l2": 1e-4},
-            "train.duration": {"steps": 320},
-            "train.log_every": {"steps": 40},
+            "train.duration": {"steps": 800},
+            "train.log_every": {"steps": 80},
         }
         config.notes = (
-            "Half as wide as the paper's networks, on 2,000 images of 14×14 for 8 epochs, so that 44 layers train on"
+            "Half as wide as the paper's networks, on 4,000 images of 14×14 for 10 epochs, so that 44 layers train on"
             " two cores; no augmentation, so that training error is what the optimizer sees. One rate, 0.1"
             " with a cosine, for all. smallest: two points of accuracy."
         )
@@ -74,7 +73,7 @@ def get_config(scale="small"):
         for comparison in (
             {"name": f"plain {deep} − plain {shallow}", "contrast": plain, "claim": "less"},
             {"name": "effect of depth, residual − plain", "contrast": {**residual, **less}, "claim": "greater"},
-            {"name": f"residual {deep} − {shallow}", "contrast": residual, "claim": "greater", "primary": False},
+            {"name": f"residual {deep} − {shallow}", "contrast": residual, "claim": "not_less"},
         )
     )
     return config.lock()

@@ -24,7 +24,7 @@ def get_config(scale="small"):
         "data.wrappers.train": ({"name": "class_subset", "per_class": 100, "seed": 0},),
     }
     config.variants = VARIANTS
-    config.seeds = tuple(range(5))
+    config.seeds = tuple(range(10))
     config.measures = {
         "gap": {"of": {"train/accuracy": 1.0, "test/accuracy": -1.0}, "direction": "lower", "share": True},
         "test/accuracy": {"direction": "higher", "share": True},
@@ -33,14 +33,12 @@ def get_config(scale="small"):
     }
     config.comparisons = (
         *({"measure": "gap", "variant": name, "claim": "less", "smallest": 0.01} for name in VARIANTS),
-        *(
-            {"measure": "test/accuracy", "variant": name, "claim": "greater", "smallest": 0.005, "primary": False}
-            for name in VARIANTS
-        ),
+        *({"measure": "test/accuracy", "variant": name, "claim": "not_less", "smallest": 0.01} for name in VARIANTS),
         *({"measure": "test/loss", "variant": name, "claim": "less", "primary": False} for name in VARIANTS),
     )
     config.notes = (
-        "1,000 images for 40 epochs, so that the baseline can learn them by heart. The gap is accuracy on the training"
-        " images, without dropout, less that on test images. smallest: one point of gap, half a point of accuracy."
+        "1,000 images for 80 epochs, so that the baseline can learn them by heart. The gap is accuracy on the training"
+        " images, without dropout, less that on test images. Overfitting is"
+        " reduced where the gap is smaller and accuracy is not lower. smallest: one point of either."
     )
     return config.lock()

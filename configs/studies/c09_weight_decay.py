@@ -27,7 +27,7 @@ def get_config(scale="small"):
         "data.wrappers.train": ({"name": "class_subset", "per_class": 100, "seed": 0},),
     }
     config.variants = VARIANTS
-    config.seeds = tuple(range(5))
+    config.seeds = tuple(range(10))
     config.probes = ({"name": "sparsity", "threshold": 1e-3},)
     config.measures = {
         "gap": {"of": {"train/accuracy": 1.0, "test/accuracy": -1.0}, "direction": "lower", "share": True},
@@ -37,19 +37,17 @@ def get_config(scale="small"):
     }
     config.comparisons = (
         *({"measure": "gap", "variant": name, "claim": "less", "smallest": 0.01} for name in VARIANTS),
-        *(
-            {"measure": "test/accuracy", "variant": name, "claim": "greater", "smallest": 0.005, "primary": False}
-            for name in VARIANTS
-        ),
+        *({"measure": "test/accuracy", "variant": name, "claim": "not_less", "smallest": 0.01} for name in VARIANTS),
         *(
             {"measure": "sparsity", "variant": name, "claim": "greater", "smallest": 0.01, "primary": False}
             for name in VARIANTS
         ),
     )
     config.notes = (
-        "1,000 images for 40 epochs of Adam at 0.002. L1 and L2 are added to the gradient, so that Adam scales them;"
+        "1,000 images for 80 epochs of Adam at 0.002. L1 and L2 are added to the gradient, so that Adam scales them;"
         " the decoupled decay is not scaled: 0.1 takes 0.02 % of each weight at every step of the full rate. All"
-        " parameters are decayed, biases too. Sparsity is the share of weights below 0.001 in magnitude. smallest: one"
-        " point of gap and of sparsity, half a point of accuracy."
+        " parameters are decayed, biases too. Sparsity is the share of weights below 0.001 in magnitude. Overfitting"
+        " is reduced where the gap is smaller and accuracy is not lower. smallest: one point of gap, accuracy and"
+        " sparsity."
     )
     return config.lock()

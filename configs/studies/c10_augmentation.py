@@ -36,10 +36,11 @@ def get_config(scale="small"):
     config.overrides = {
         "model.channels": (16, 32, 64),
         "data.wrappers.train": ({"name": "class_subset", "per_class": 200, "seed": 0},),
-        "train.duration": {"steps": 960},
+        "train.duration": {"steps": 2000},
+        "train.log_every": {"steps": 200},
     }
     config.variants = {name: {"data.augment": nodes} for name, nodes in AUGMENTATIONS.items()}
-    config.seeds = tuple(range(5))
+    config.seeds = tuple(range(8))
     config.measures = {
         "gap": {"of": {"train/accuracy": 1.0, "test/accuracy": -1.0}, "direction": "lower", "share": True},
         "test/accuracy": {"direction": "higher", "share": True},
@@ -48,14 +49,19 @@ def get_config(scale="small"):
     config.comparisons = (
         *({"measure": "gap", "variant": name, "claim": "less", "smallest": 0.01} for name in AUGMENTATIONS),
         *(
-            {"measure": "test/accuracy", "variant": name, "claim": "greater", "smallest": 0.005, "primary": False}
+            {"measure": "test/accuracy", "variant": name, "claim": "not_less", "smallest": 0.01}
             for name in AUGMENTATIONS
+        ),
+        *(
+            {"measure": "test/accuracy", "variant": "all", "against": name, "claim": "greater", "primary": False}
+            for name in AUGMENTATIONS
+            if name != "all"
         ),
     )
     config.notes = (
-        "2,000 images for 24 epochs, so that the baseline can learn them by heart. Both sides of the gap are"
+        "2,000 images for 50 epochs, so that the baseline can learn them by heart. Both sides of the gap are"
         " measured on images without augmentation. 'all' is every one but mixup, with cutmix for half of the images."
-        " Strengths are usual ones, scaled to 16 pixels, and not tuned. smallest: one point of gap, half a point of"
-        " accuracy."
+        " Strengths are usual ones, scaled to 16 pixels, and not tuned. Overfitting is reduced where the"
+        " gap is smaller and accuracy is not lower. smallest: one point of either."
     )
     return config.lock()

@@ -28,11 +28,11 @@ def get_config(scale="small"):
     config.overrides = {
         "model.channels": (WIDTHS[0],) * 2,
         "data.wrappers.train": ({"name": "class_subset", "per_class": 100, "seed": 0},),
-        "train.duration": {"steps": 400},
-        "train.log_every": {"steps": 40},
+        "train.duration": {"steps": 1200},
+        "train.log_every": {"steps": 120},
     }
     config.variants = {f"width {width}": {"model.channels": (width, width)} for width in WIDTHS[1:]}
-    config.seeds = tuple(range(5))
+    config.seeds = tuple(range(10))
     config.measures = {
         "gap": {"of": {"train/accuracy": 1.0, "test/accuracy": -1.0}, "direction": "lower", "share": True},
         "test/accuracy": {"direction": "higher", "share": True},
@@ -42,13 +42,13 @@ def get_config(scale="small"):
     trend = {"name": "slope per doubling of the width", "contrast": per_doubling}
     config.comparisons = (
         {**trend, "measure": "gap", "claim": "greater", "smallest": 0.005},
-        {**trend, "measure": "test/accuracy", "claim": "less", "smallest": 0.005, "primary": False},
+        {**trend, "measure": "test/accuracy", "claim": "not_greater", "smallest": 0.005},
         {**trend, "measure": "test/loss", "claim": "greater", "primary": False},
         {"measure": "gap", "variant": "width 128", "claim": "greater", "smallest": 0.01, "primary": False},
     )
     config.notes = (
-        "Two convolutions of equal width and a linear layer, 20 epochs of Adam at one rate. The primary comparison is"
-        " the slope of the gap over log2 of the width. If the test accuracy grows with the width too, a larger gap"
-        " does not mean a worse network. smallest: half a point per doubling."
+        "Two convolutions of equal width and a linear layer, 60 epochs of Adam at one rate. The primary comparisons"
+        " are the slopes over log2 of the width: of the gap, and of test accuracy, because a larger gap of a network"
+        " that is better on new images, too, is no overfitting. smallest: half a point per doubling."
     )
     return config.lock()

@@ -17,7 +17,8 @@ def get_config(scale="small"):
     config.baseline = "bases/cifar10_16px.py"
     config.overrides = {"model.final_pool": "average"}
     config.variants = VARIANTS
-    config.seeds = tuple(range(6))
+    config.seeds = tuple(range(10))
+    config.controls = ("null",)
     config.measures = {
         "test/accuracy": {"direction": "higher", "share": True},
         "gap": {"of": {"train/accuracy": 1.0, "test/accuracy": -1.0}, "direction": "lower", "share": True},

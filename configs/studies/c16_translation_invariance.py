@@ -21,7 +21,7 @@ def get_config(scale="small"):
         "average": {"model.pool": "average"},
         "stride": {"model.stride": 2},
     }
-    config.seeds = tuple(range(5))
+    config.seeds = tuple(range(10))
     config.probes = ({"name": "shift_consistency", "shifts": SHIFTS},)
     config.measures = {
         "shift_consistency": {"direction": "higher", "share": True},

@@ -31,7 +31,7 @@ def get_config(scale="small"):
         "max pool": {"model.pool": "max"},
         "average pool": {"model.pool": "average"},
     }
-    config.seeds = tuple(range(5))
+    config.seeds = tuple(range(10))
     config.probes = ({"name": "equivariance_error", "shift": 1},)
     config.measures = {
         INSIDE: {"direction": "lower"},

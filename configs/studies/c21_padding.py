@@ -23,7 +23,7 @@ def get_config(scale="small"):
         "data.splits.test": "test[:1000]",
     }
     config.variants = {name: {"model.padding": name} for name in VARIANTS}
-    config.seeds = tuple(range(5))
+    config.seeds = tuple(range(10))
     config.probes = ({"name": "accuracy_by_position", "offsets": (0, 2, 4, 6, 8)},)
     at = {offset: f"accuracy_by_position/{offset}" for offset in (0, 2, 4, 6, 8)}
     config.measures = {

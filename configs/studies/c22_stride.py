@@ -20,7 +20,7 @@ def get_config(scale="small"):
         "optimizer.learning_rate": 5e-3,
     }
     config.variants = VARIANTS
-    config.seeds = tuple(range(6))
+    config.seeds = tuple(range(10))
     config.measures = {
         "test/accuracy": {"direction": "higher", "share": True},
         "multiply_accumulates": {"direction": "lower"},

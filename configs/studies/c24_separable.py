@@ -17,14 +17,12 @@ def get_config(scale="small"):
         "model.channels": (16, 32, 64),
         "model.norm": "batch",
         "model.final_pool": "average",
-        "train.duration": {"steps": 480},
-        "train.log_every": {"steps": 40},
     }
     config.variants = {
         "separable": {"model.separable": True},
         "separable wide": {"model.separable": True, "model.channels": (44, 88, 174)},
     }
-    config.seeds = tuple(range(6))
+    config.seeds = tuple(range(10))
     config.measures = {
         "test/accuracy": {"direction": "higher", "share": True},
         "log multiply-accumulates": {"of": {"multiply_accumulates": 1.0}, "log": True, "direction": "lower"},

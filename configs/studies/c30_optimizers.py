@@ -24,8 +24,8 @@ def get_config(scale="small"):
     config.overrides = {
         "model.dense": (64,),
         "data.splits.validation": "train[55000:56000]",
-        "train.duration": {"steps": 480},
-        "train.log_every": {"steps": 40},
+        "train.duration": {"steps": 800},
+        "train.log_every": {"steps": 80},
         "train.evaluate_every": {"steps": 40},
     }
     config.variants = {
@@ -34,7 +34,7 @@ def get_config(scale="small"):
     }
     config.tuning = {"grid": {"optimizer.learning_rate": RATES}, "seeds": (100,)}
     config.tuning_of = {"adam untuned": {"grid": {"optimizer.learning_rate": (1e-3,)}, "seeds": (100,)}}
-    config.seeds = tuple(range(5))
+    config.seeds = tuple(range(10))
     config.measures = {
         "test/accuracy": {"direction": "higher", "share": True, "diverged": 0.1},
         "steps to 75 %": {
@@ -49,12 +49,12 @@ def get_config(scale="small"):
                 "name": f"Adam − {name}",
                 "measure": "test/accuracy",
                 "contrast": {"baseline": 1.0, name: -1.0},
-                "claim": "greater",
-                "smallest": 0.005,
+                "claim": "not_less",
+                "smallest": 0.01,
             }
             for name in OPTIMIZERS
         ),
-        {"measure": "test/accuracy", "variant": "adam untuned", "claim": "equal", "smallest": 0.01, "primary": False},
+        {"measure": "test/accuracy", "variant": "adam untuned", "claim": "not_less", "smallest": 0.01},
         *(
             {
                 "name": f"Adam − {name}, steps to 75 %",
@@ -70,7 +70,7 @@ def get_config(scale="small"):
     config.notes = (
         "The baseline is Adam. Every optimizer is tried at the same seven rates with one seed on 1,000 validation"
         " images; all have a cosine schedule, and momentum 0.9 where they have one. 'adam untuned' is Adam at 0.001,"
-        " its paper's default: what it loses is the price of not tuning. smallest: half a point, 40 steps (the interval"
-        " between evaluations)."
+        " its paper's default: what it loses is the price of not tuning. 'Safe' is taken as: not worse than any"
+        " other, and not worse without tuning. smallest: one point, 40 steps (the interval between evaluations)."
     )
     return config.lock()

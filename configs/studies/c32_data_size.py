@@ -1,9 +1,9 @@
-"""100 to 25,600 training images in factors of four, the same number of steps: the exponent of the learning curve."""
+"""80 to 50,000 training images in factors of five, the same number of steps: the exponent of the learning curve."""
 
 from ml_collections import ConfigDict
 
-SIZES = (100, 400, 1600, 6400, 25600)
-LOG_4 = 1.3862943611198906
+SIZES = (80, 400, 2000, 10000, 50000)
+LOG_5 = 1.6094379124341003
 """The distance of neighbouring sizes on the axis of ln n."""
 
 
@@ -29,9 +29,9 @@ def get_config(scale="small"):
     config.source = "textbook; power laws: Hestness et al. 2017"
     config.scale = scale
     config.baseline = "bases/fashion_mnist.py"
-    config.overrides = images(SIZES[0])
+    config.overrides = {**images(SIZES[0]), "train.duration": {"steps": 2000}, "train.log_every": {"steps": 200}}
     config.variants = {f"{size} images": images(size) for size in SIZES[1:]}
-    config.seeds = tuple(range(5))
+    config.seeds = tuple(range(8))
     config.measures = {
         "test/accuracy": {"direction": "higher", "share": True},
         "log error": {"of": {"test/error": 1.0}, "log": True, "direction": "lower"},
@@ -41,7 +41,7 @@ def get_config(scale="small"):
         {
             "name": "exponent: slope of ln error over ln n",
             "measure": "log error",
-            "contrast": slope(names, [index * LOG_4 for index in range(len(SIZES))]),
+            "contrast": slope(names, [index * LOG_5 for index in range(len(SIZES))]),
             "claim": "less",
             "smallest": 0.1,
         },
@@ -51,8 +51,8 @@ def get_config(scale="small"):
         ),
     )
     config.notes = (
-        "Each smaller set is a part of the larger ones. All train for 800 steps of 50 images: 400 epochs of the"
-        " smallest set, one and a half of the largest, so that the amount of data is not an amount of steps. The"
+        "Each smaller set is a part of the larger ones. All train for 2,000 steps of 50 images: 1,250 epochs of"
+        " the smallest set, two of the largest, so that the amount of data is not an amount of steps. The"
         " primary comparison is the exponent of the error as a power of n. smallest: 0.1,"
         " with which ten times the data take a fifth of the errors away."
     )

@@ -3,6 +3,8 @@
 from ml_collections import ConfigDict
 
 KINDS = ("gaussian_noise", "salt_and_pepper", "blur", "contrast")
+NOISE = KINDS[:2]
+"""Of these what is noise; the others are told beside it."""
 
 
 def get_config(scale="small"):
@@ -15,9 +17,9 @@ def get_config(scale="small"):
     config.source = "textbook; against it: Hendrycks & Dietterich 2019"
     config.scale = scale
     config.baseline = "bases/fashion_mnist.py"
-    config.overrides = {"data.splits.test": "test[:1000]", "train.duration": {"steps": 480}}
+    config.overrides = {"data.splits.test": "test[:2000]"}
     config.variants = {"mlp": {"model": {"name": "mlp", "in_channels": 1, "hidden": (128,)}}}
-    config.seeds = tuple(range(5))
+    config.seeds = tuple(range(10))
     config.probes = ({"name": "corruption_accuracy", "kinds": KINDS},)
     config.measures = {
         **{
@@ -40,6 +42,7 @@ def get_config(scale="small"):
                 "contrast": {"baseline": 1.0},
                 "claim": "equal",
                 "smallest": 0.05,
+                "primary": kind in NOISE,
             }
             for kind in KINDS
         ),
@@ -58,6 +61,7 @@ def get_config(scale="small"):
     config.notes = (
         "'Robust' is taken as: the strongest of five severities (CIFAR-10-C's: noise of deviation 0.1, 7 % salt and"
         " pepper, blur of deviation 1 pixel, 15 % of the contrast) costs less than five points of accuracy. Trained"
-        " without any of it. smallest: those five points; one point between CNN and MLP."
+        " without any of it. The verdict rests on the two that are noise. smallest: those five points; one point"
+        " between CNN and MLP."
     )
     return config.lock()

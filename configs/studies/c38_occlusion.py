@@ -21,7 +21,7 @@ def get_config(scale="small"):
     config.baseline = "bases/fashion_mnist.py"
     config.overrides = {"data.splits.test": "test[:2000]"}
     config.variants = {name: {"data.augment": nodes} for name, nodes in VARIANTS.items()}
-    config.seeds = tuple(range(6))
+    config.seeds = tuple(range(10))
     config.probes = ({"name": "occlusion_accuracy", "sizes": SIZES},)
     config.measures = {
         "test/accuracy": {"direction": "higher", "share": True},

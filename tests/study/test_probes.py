@@ -347,14 +347,14 @@ def test_gradients_of_a_perceptron_are_those_of_the_chain_rule(started):
         for gradient, layer in ((first, "dense1"), (last, "output"))
     ]
     found = gradient_norms(experiment, state, examples=count)
-    assert [found["first"], found["last"]] == pytest.approx(expected, rel=1e-4)
+    assert [found["layer/1"], found["layer/2"]] == pytest.approx(expected, rel=1e-4)
     assert found["ratio"] == pytest.approx(expected[0] / expected[1], rel=1e-4)
     assert found["ratio_at_start"] == pytest.approx(found["ratio"], rel=1e-6)
 
 
 def test_gradients_are_those_of_the_state_and_of_the_start(trained):
     found = gradient_norms(*trained, examples=100_000)
-    assert found["ratio"] == pytest.approx(found["first"] / found["last"])
+    assert found["ratio"] == pytest.approx(found["layer/1"] / found[f"layer/{len(kernel_paths(trained[0]))}"])
     assert abs(found["ratio"] - found["ratio_at_start"]) > 1e-3
     start = gradient_norms(trained[0], trained[0].initial_state(), examples=100_000)
     assert start["ratio"] == pytest.approx(found["ratio_at_start"], rel=1e-6)
@@ -363,7 +363,11 @@ def test_gradients_are_those_of_the_state_and_of_the_start(trained):
 def test_a_quotient_by_0_is_left_out(started):
     experiment, state = started(model={"name": "mlp", "hidden": (5,)})
     params = jax.tree.map(np.zeros_like, jax.device_get(state.params))
-    assert set(gradient_norms(experiment, state.replace(params=params))) == {"ratio_at_start"}
+    assert set(gradient_norms(experiment, state.replace(params=params))) == {
+        "ratio_at_start",
+        "layer_at_start/1",
+        "layer_at_start/2",
+    }
 
 
 def test_kernels_come_in_the_order_of_computation(started):

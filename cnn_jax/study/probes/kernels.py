@@ -23,7 +23,7 @@ from cnn_jax.types import Batch, PyTree
 def gradient_norms(
     experiment: Experiment, state: TrainState, *, examples: Annotated[int, Field(ge=1)] = 256
 ) -> dict[str, float]:
-    """The norm of the training loss's gradient for a kernel over the kernel's own norm, first layer and last.
+    """The norm of the training loss's gradient for each kernel over the kernel's own norm.
 
     Both are Frobenius norms. Their quotient is the relative change that a step of rate 1 makes, whatever the size of
     the layer (the inverse of LARS's trust ratio: You et al. 2017, Eq. 6). The loss is that of the first examples of the
@@ -36,15 +36,14 @@ def gradient_norms(
       examples: in the batch; all where the split has fewer.
 
     Returns:
-      `first` and `last`: of the first and the last layer, in the order in which they are computed; `ratio`: the
-      first's over the last's; `ratio_at_start`: the same before the first step. Numbers that would need a division by 0
-      are left out.
+      Of each kernel `layer/1`, `layer/2`, ... in the order in which they are computed, and before the first step
+      `layer_at_start/1`, ...; `ratio`: the first's over the last's; `ratio_at_start`: the same before the first step.
+      Numbers that would need a division by 0 are left out.
 
     Raises:
       UserError: a network without kernels.
     """
     paths = kernel_paths(experiment)
-    first, last = paths[0], paths[-1]
     batch = place_whole(_first_examples(experiment, examples), experiment.mesh)
 
     def gradients(params: PyTree, model_state: PyTree, batch: Batch) -> dict[str, Array]:
@@ -56,20 +55,22 @@ def gradient_norms(
             return value
 
         found = _by_path(jax.grad(loss)(gather(params, experiment.mesh)))
-        return {path: found[path] for path in (first, last)}
+        return {path: found[path] for path in paths}
 
     whole = replicated(experiment.mesh)
     where = (*evaluation_variables(experiment.state_sharding), whole)
     program = jax.jit(gradients, in_shardings=where, out_shardings=whole, compiler_options=experiment.compiler_options)
 
-    def relative(state: TrainState) -> tuple[float, float]:
+    def relative(state: TrainState) -> list[float]:
         params, model_state = evaluation_variables(state)
         slopes, kernels = jax.device_get(program(params, model_state, batch)), _by_path(fetch(params, experiment.mesh))
-        return _relative_norm(slopes[first], kernels[first]), _relative_norm(slopes[last], kernels[last])
+        return [_relative_norm(slopes[path], kernels[path]) for path in paths]
 
-    one, other = relative(state)
-    numbers = {"first": one, "last": other, "ratio": _ratio(one, other)}
-    numbers["ratio_at_start"] = _ratio(*relative(experiment.initial_state()))
+    numbers = {}
+    for when, own in (("", state), ("_at_start", experiment.initial_state())):
+        norms = relative(own)
+        numbers[f"ratio{when}"] = _ratio(norms[0], norms[-1])
+        numbers |= {f"layer{when}/{index}": norm for index, norm in enumerate(norms, start=1)}
     return {name: value for name, value in numbers.items() if math.isfinite(value)}
 
 

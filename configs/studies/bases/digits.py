@@ -30,9 +30,9 @@ def get_config():
     config.optimizer = {"name": "sgd", "learning_rate": 0.05, "momentum": 0.9}
     config.schedule = {"name": "cosine"}
     config.train = {
-        "duration": {"steps": 400},
+        "duration": {"steps": 1200},
         "steps_per_dispatch": 20,
-        "log_every": {"steps": 40},
+        "log_every": {"steps": 120},
         "evaluate_every": {"steps": 100_000},  # at the end
         "save_every": {"steps": 100_000},
         "keep_checkpoints": 1,

@@ -1,7 +1,7 @@
-"""A small network on 2,000 images of Fashion-MNIST for 20 epochs: seconds on two cores.
+"""A small network on 4,000 images of Fashion-MNIST for 20 epochs: seconds on two cores.
 
 The images are 28×28, the same number of each class, from the first 55,000 of the training split; the other 5,000 are
-left for validation. Tested on the first 3,000 test images, and on the training images as they are.
+left for validation. Tested on the 10,000 test images, and on the training images as they are.
 """
 
 from ml_collections import ConfigDict
@@ -22,17 +22,17 @@ def get_config():
     config.data = {
         "source": "tfds",
         "name": "fashion_mnist",
-        "splits": {"train": "train[:55000]", "test": "test[:3000]"},
-        "wrappers": {"train": ({"name": "class_subset", "per_class": 200, "seed": 0},)},
+        "splits": {"train": "train[:55000]", "test": "test"},
+        "wrappers": {"train": ({"name": "class_subset", "per_class": 400, "seed": 0},)},
         "batch_size": 50,
         "resident": True,
     }
     config.optimizer = {"name": "adam", "learning_rate": 2e-3}
     config.schedule = {"name": "cosine"}
     config.train = {
-        "duration": {"steps": 800},
+        "duration": {"steps": 1600},
         "steps_per_dispatch": 20,
-        "log_every": {"steps": 80},
+        "log_every": {"steps": 160},
         "evaluate_every": {"steps": 100_000},  # at the end
         "save_every": {"steps": 100_000},
         "keep_checkpoints": 1,

@@ -65,11 +65,12 @@ def plan_run_report(arguments: Sequence[str]) -> int:
         raise UserError(f"--workers={known.workers}: at least 1")
     from cnn_jax.study.cell import Plan, write_plan
     from cnn_jax.study.stored import forget_failures, write_study
-    from cnn_jax.study.workers import run_workers, submit, work_in
+    from cnn_jax.study.workers import as_a_worker, run_workers, submit, work_in
 
     study = _study(known.study, known.scale, overrides)
     directory = pathlib.Path(known.workdir).expanduser()
-    cells, mode = _plan(study, directory, known)
+    with as_a_worker(known.workers if known.launcher == "none" else 1):
+        cells, mode = _plan(study, directory, known)
     if known.plan:
         return 0
     write_study(directory, study)

@@ -11,27 +11,28 @@ x, s the smallest effect that matters, and α = 1 − confidence. Two questions 
 The p of all primary comparisons are adjusted by Holm's method, and so are their q; a comparison that is not primary
 keeps its own. The answer is yes where the adjusted value is below α. Then
 
-| claim       | supported                            | refuted                                                       |
-|-------------|--------------------------------------|---------------------------------------------------------------|
-| greater     | there is an effect, d > 0 and d ≥ s  | there is an effect and d < 0, or one that matters is excluded |
-| less        | there is an effect, d < 0 and −d ≥ s | there is an effect and d > 0, or one that matters is excluded |
-| equal       | an effect that matters is excluded   | there is an effect and \|d\| ≥ s                              |
-| not less    | an effect that matters is excluded   | there is an effect, d < 0 and −d ≥ s                          |
-| not greater | an effect that matters is excluded   | there is an effect, d > 0 and d ≥ s                           |
+| claim       | supported                            | refuted                                                  |
+|-------------|--------------------------------------|----------------------------------------------------------|
+| greater     | there is an effect, d > 0 and d ≥ s  | there is an effect and d < 0, or none and s is excluded  |
+| less        | there is an effect, d < 0 and −d ≥ s | there is an effect and d > 0, or none and −s is excluded |
+| equal       | an effect that matters is excluded   | there is an effect and \|d\| ≥ s                         |
+| not less    | an effect that matters is excluded   | there is an effect, d < 0 and −d ≥ s                     |
+| not greater | an effect that matters is excluded   | there is an effect, d > 0 and d ≥ s                      |
 
-and everything else is inconclusive, as is a comparison with fewer than two pairs. For a single comparison "excluded"
-means that the whole interval at the study's confidence lies on the near side of s, or within ±s for "equal": a test
-of equivalence at α/2 a side, stricter than the usual one at α.
+A claim of "greater" or "less" whose effect is there, but smaller than s, depends: on which size matters. Everything
+else is inconclusive, as is a comparison with fewer than two pairs. For a single comparison "excluded" means that the
+whole interval at the study's confidence lies on the near side of s, or within ±s for "equal": a test of equivalence at
+α/2 a side, stricter than the usual one at α.
 
 So in a study without any effect the chance that a primary comparison is called different is at most α, however many
 there are, and where all effects are as large as what matters the chance that one is called excluded is at most α.
 
-The study is supported, refuted or inconclusive where all primary comparisons are (all comparisons where none is
-primary); where they differ its verdict is "depends", and the sentence has the condition.
+The study's verdict is that of its primary comparisons (of all where none is primary) if they agree. Where they differ
+it is refuted if some are refuted and the others inconclusive, else it depends, and the sentence has the condition.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 from cnn_jax.study.cautions import cautions
 from cnn_jax.study.outcome import COUNTED, Analysis, Interval, Judged, RunRow, Summary, Verdict
@@ -96,8 +97,7 @@ def analyse(study: Study, rows: Sequence[RunRow]) -> Analysis:
     }
     tested = _test_all(study, values)
     decisive = [tested[index] for index in _decisive(study)]
-    verdicts = {each.verdict for each in decisive}
-    verdict: Verdict = verdicts.pop() if len(verdicts) == 1 else "depends"
+    verdict = _of_all({each.verdict for each in decisive})
     controls = {name: _against_baseline(study, name, values) for name in (NULL, SHUFFLED) if name in summaries}
     warnings = cautions(
         study,
@@ -255,9 +255,15 @@ def _judge(comparison: Comparison, mean: float, *, different: bool, excluded: bo
     if contrary is not None:
         return "supported" if excluded else "refuted" if different and matters and contrary else "inconclusive"
     as_claimed = mean > 0 if comparison.claim == "greater" else mean < 0
-    if different and as_claimed and matters:
-        return "supported"
-    return "refuted" if excluded or (different and not as_claimed) else "inconclusive"
+    if different and as_claimed:
+        return "supported" if matters else "depends"
+    return "refuted" if excluded or different else "inconclusive"
+
+
+def _of_all(verdicts: Set[Verdict]) -> Verdict:
+    if len(verdicts) == 1:
+        return next(iter(verdicts))
+    return "refuted" if verdicts == {"refuted", "inconclusive"} else "depends"
 
 
 def _against_baseline(study: Study, control: str, values: Mapping[str, Values]) -> dict[str, Interval]:

@@ -8,7 +8,7 @@ from cnn_jax.study.outcome import Interval
 from cnn_jax.study.sentence import measure_words
 from cnn_jax.study.spec import Measure
 
-COSTS = {"parameters": "parameters", "multiply_accumulates": "MACs", "seconds": "seconds of training"}
+COSTS = {"parameters": "parameters", "multiply_accumulates": "MACs", "seconds": "seconds, wall time"}
 """Numbers of a run that say what a variant costs, and their titles."""
 NONE = "–"
 """Stands where there is no number."""

@@ -20,8 +20,9 @@ class RunRow:
       seed: the study's; runs of equal seeds are paired.
       status: "completed", "early_stopped", "diverged", "failed" (an error ended it) or "missing" (not run yet).
       values: its numbers: evaluation metrics such as `test/accuracy`, probes, `parameters`, `multiply_accumulates`,
-        `steps`, `seconds` of training, `examples_per_second`, and measures that are read from its log, by their own
-        name. None where it has no such number.
+        `steps`, `seconds` of wall time (evaluation included; where runs share a program, a share of its time),
+        `examples_per_second`, and measures that are read from its log, by their own name. None where it has no such
+        number.
       chosen: what tuning chose: dotted path to value.
       key: the hash of resolved config, data checksum and code version.
       commit: of the code, with "+" behind it where there were uncommitted changes.

@@ -28,9 +28,11 @@ RULE_ANCHOR = "how-a-verdict-is-made"
 """The heading of the README that explains the rule."""
 RULE = (
     "Supported: the difference has the claimed sign, its p adjusted by Holm's method is below {level:g}, and it is at"
-    " least the smallest effect that matters. Refuted: it is significant with the other sign, or an effect that matters"
-    " is excluded. A claim of equality is supported where an effect that matters is excluded, and refuted where a"
-    " significant one matters. Everything else is inconclusive; where the primary comparisons differ, it depends."
+    " least the smallest effect that matters. Refuted: it is significant with the other sign, or it is not significant"
+    " and an effect that matters is excluded. Depends: it has the claimed sign and is significant, but smaller than"
+    " what matters. A claim of equality, or of no loss, is supported where an effect that matters is excluded, and"
+    " refuted where a significant one matters. Everything else is inconclusive. Where the primary comparisons differ,"
+    " the study is refuted if some are and the others are inconclusive, else it depends."
 )
 
 

@@ -30,7 +30,8 @@ from cnn_jax.train.state import TrainState
 POLL_SECONDS = 1.0
 """Between two looks at cells that are in other hands."""
 OWN_FAULT = (UserError, ValueError, jax.errors.JaxRuntimeError)
-"""What a run may end with by its own fault, such as too little memory. A full disk ends the study."""
+"""What a run may end with by its own fault. A full disk or too little memory is the machine's, and ends the study."""
+NO_MEMORY = "RESOURCE_EXHAUSTED"
 
 
 def work(
@@ -50,7 +51,7 @@ def work(
       All cells, those of trials first.
 
     Raises:
-      UserError: a config of the study is wrong, or no trial of a variant is left to choose.
+      UserError: a config of the study is wrong, or a run does not fit into memory.
     """
     experiments = Experiments(study)
     finish = functools.partial(_finish, study, directory, mode=mode, worker=worker, workers=workers, note=note)
@@ -91,7 +92,7 @@ def _finish(
     if all(_done(built, directory) for built in cells):
         return
     # (cells that are trained at once, all that share their program); the same whatever is already done.
-    parts = _parts(groups_of(cells), workers=workers, mode=mode)
+    parts, waiting = _parts(groups_of(cells), workers=workers, mode=mode), False
     while left := [part for part in parts if not all(_done(built, directory) for built in part[0])]:
         first = worker % len(left)
         for part in [*left[first:], *left[:first]]:
@@ -105,6 +106,9 @@ def _finish(
                 note(_told(cells, [built for built, _ in taken], directory, time.perf_counter() - started))
             break
         else:
+            if not waiting:
+                note(f"waiting for {sum(len(part) for part, _ in left)} runs that other processes train")
+            waiting = True
             time.sleep(POLL_SECONDS)
 
 
@@ -170,6 +174,11 @@ def _train(
         if len(taken) > 1:
             note(f"{len(taken)} runs together failed, now one by one ({message})")
             return False
+        if NO_MEMORY in message:
+            raise UserError(
+                f"variant {taken[0][0].cell.variant!r} does not fit into the memory of this device ({message}); free"
+                " some, or go on with the study on a larger one"
+            ) from None
         write_failure(taken[0][0].cell.folder(directory), message)
     return True
 

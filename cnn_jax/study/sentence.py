@@ -10,6 +10,7 @@ IN_FULL = 4
 """Comparisons that a sentence gives with their numbers; of more it gives the names."""
 GROUPS: tuple[tuple[Verdict, str], ...] = (
     ("supported", "supported for"),
+    ("depends", "smaller than what matters for"),
     ("refuted", "refuted for"),
     ("inconclusive", "undecided for"),
 )
@@ -27,7 +28,7 @@ def verdict_sentence(study: Study, tested: Sequence[Judged], verdict: Verdict) -
         return f"{verdict.capitalize()}: {_alone(study, tested[0])}."
     same = len({each.comparison.measure for each in tested}) == 1
     of_what = f" of {measure_words(tested[0].comparison.measure)}" if same and len(tested) > IN_FULL else ""
-    if verdict != "depends":
+    if {each.verdict for each in tested} == {verdict} and verdict != "depends":
         count = "both" if len(tested) == 2 else f"all {len(tested)}"
         return f"{verdict.capitalize()} in {count} comparisons{of_what}: {_listed(study, tested, tested)}."
     parts = [
@@ -35,7 +36,7 @@ def verdict_sentence(study: Study, tested: Sequence[Judged], verdict: Verdict) -
         for kind, words in GROUPS
         if (group := [each for each in tested if each.verdict == kind])
     ]
-    return f"Depends{' for the comparisons' + of_what if of_what else ''}: {'; '.join(parts)}."
+    return f"{verdict.capitalize()}{' for the comparisons' + of_what if of_what else ''}: {'; '.join(parts)}."
 
 
 def measure_words(name: str) -> str:

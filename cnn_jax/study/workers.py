@@ -1,11 +1,12 @@
 """Processes that work on one study: of this machine, or jobs of a cluster."""
 
+import contextlib
 import functools
 import os
 import pathlib
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from cnn_jax.data.ahead import end_with_parent
@@ -38,11 +39,13 @@ def run_workers(directory: pathlib.Path, command: Sequence[str], *, workers: int
     logs = directory / LOGS
     logs.mkdir(parents=True, exist_ok=True)
     processes = []
+    # One process alone would take most of a GPU's memory when it starts, and leave none to the others.
+    environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **os.environ}
     for worker in range(workers):
         log = logs / f"worker_{worker}.log"
         own = [*command, f"--worker={worker}", f"--parent={os.getpid()}"]
         with log.open("a", encoding="utf-8") as file:
-            processes.append(subprocess.Popen(own, stdout=file, stderr=subprocess.STDOUT))
+            processes.append(subprocess.Popen(own, stdout=file, stderr=subprocess.STDOUT, env=environment))
     try:
         before = -1
         while any(process.poll() is None for process in processes):
@@ -138,13 +141,35 @@ def join(worker: int, workers: int, parent: int) -> None:
       parent: the number of the process that started it.
     """
     end_with_parent(parent)
-    _pin(worker, workers)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, share_of_cores(worker, workers))
 
 
-def _pin(worker: int, workers: int) -> None:
-    if not hasattr(os, "sched_setaffinity"):
-        return
+def share_of_cores(worker: int, workers: int) -> list[int]:
+    """The numbers of the cores that one of several workers on this machine gets.
+
+    Args:
+      worker: its number, from 0.
+      workers: how many there are; more of them than cores share all cores.
+    """
     cores = sorted(os.sched_getaffinity(0))
     share = len(cores) // workers
-    if share:
-        os.sched_setaffinity(0, cores[worker * share : (worker + 1) * share])
+    return cores[worker * share : (worker + 1) * share] if share else cores
+
+
+@contextlib.contextmanager
+def as_a_worker(workers: int) -> Iterator[None]:
+    """Compute with as many cores as a worker gets, for a measurement; JAX keeps the number with which it starts.
+
+    Args:
+      workers: of this machine.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, share_of_cores(0, workers))
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)

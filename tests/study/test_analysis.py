@@ -1,5 +1,6 @@
 """What is concluded from rows: measures, paired differences, every branch of the rule, sentences, and error rates."""
 
+import dataclasses
 import math
 import random
 import re
@@ -65,8 +66,8 @@ RULE = [
     ("greater", 0.03, 0.0, "supported"),
     ("greater", 0.03, 0.02, "supported"),
     ("greater", 0.03, 0.03, "supported"),
-    ("greater", 0.03, 0.04, "inconclusive"),  # there is an effect, below what matters; above that is not excluded
-    ("greater", 0.03, 0.06, "refuted"),  # there is an effect, and one that matters is excluded
+    ("greater", 0.03, 0.04, "depends"),  # there is an effect, but it is below what matters
+    ("greater", 0.03, 0.06, "depends"),
     ("greater", 0.01, 0.0, "inconclusive"),
     ("greater", 0.01, 0.005, "inconclusive"),  # large enough, but it may be 0
     ("greater", 0.01, 0.02, "inconclusive"),
@@ -119,7 +120,7 @@ def test_the_rule_of_the_verdict(claim, mean, smallest, verdict):
         ("greater", 0.01, [0.93, 0.94, 0.93, 0.94, 0.93], [0.92, 0.93, 0.92, 0.93, 0.92], "supported"),
         ("greater", 0.01, [0.94] * 5, [0.93] * 5, "supported"),  # 0.009999999999999898
         ("equal", 0.01, [0.94] * 5, [0.93] * 5, "refuted"),
-        ("greater", 0.02, [0.93] * 5, [0.92] * 5, "refuted"),
+        ("greater", 0.02, [0.93] * 5, [0.92] * 5, "depends"),
         ("less", 0.0, [100.0] * 5, [200.0] * 5, "supported"),
         ("greater", 0.0, [0.9] * 5, [0.9] * 5, "inconclusive"),
         ("greater", 0.01, [0.9] * 5, [0.9] * 5, "refuted"),
@@ -176,7 +177,7 @@ CLEAR = {"up": 0.2, "higher": 0.3, "down": -0.2, "lower": -0.3, "flat": 0.001, "
             "depends",
             "Depends: supported for up (test accuracy 0.20 higher); undecided for flat (te",
         ),
-        (["down", "flat"], [], "depends", "Depends: refuted for down (test accuracy 0.20 lower); undecided for flat"),
+        (["down", "flat"], [], "refuted", "Refuted: refuted for down (test accuracy 0.20 lower); undecided for flat"),
         (["up"], ["down", "flat"], "supported", "Supported: with up test accuracy is 0.20 higher (95 % interval 0.18"),
         ([], ["down", "lower"], "refuted", "Refuted in both comparisons: down"),
         (
@@ -376,7 +377,7 @@ def test_a_logarithm_is_told_as_a_factor():
     assert analyse(study, rows).sentence == expected
     halved = {"variant": "baseline", "against": "wide", "claim": "less", "smallest": math.log(2.2)}
     expected = (
-        "Inconclusive: with baseline loss is 0.50 times as high as with wide (95 % interval 0.41 to 0.60, n = 5),"
+        "Depends: with baseline loss is 0.50 times as high as with wide (95 % interval 0.41 to 0.60, n = 5),"
         " where a factor of 0.455 would matter."
     )
     assert analyse(make_study(halved, measures={"loss": {"log": True}}), rows).sentence == expected
@@ -432,6 +433,20 @@ def test_unequal_budgets_of_tuning_are_told():
     assert told["more"] == ["variants were not tuned equally: baseline, deep by 2 runs; wide by 6 runs"]
     assert told["alone"] == ["variants were not tuned equally: baseline, deep by 0 runs; wide by 2 runs"]
     assert told["equal"] == told["controls"] == []
+
+
+@pytest.mark.parametrize(("chosen", "told"), [(0.1, True), (0.2, False), (0.4, True)])
+def test_a_choice_at_the_end_of_the_grid_is_told(chosen, told):
+    study = make_study(tuning={"grid": {"optimizer.learning_rate": (0.1, 0.2, 0.4)}})
+    rows = make_rows(baseline=[0.9] * 5, wide=[0.9] * 5)
+    rows = [dataclasses.replace(row, chosen={"optimizer.learning_rate": chosen}) for row in rows]
+    found = warnings_of(study, rows, "tuning chose")
+    assert bool(found) == told
+    if told:
+        assert found[1] == (
+            f"wide: tuning chose optimizer.learning_rate={chosen}, the end of what it tried (0.1 to 0.4); beyond it may"
+            " be better"
+        )
 
 
 def test_a_null_variant_that_differs_is_told_with_the_size_of_the_noise():

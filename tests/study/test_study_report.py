@@ -165,7 +165,7 @@ def test_every_number_of_the_variants_is_the_analysis_s(study, rows):
             assert n == str(summary.n)
             if line[0] == BASELINE:
                 assert difference == "–"
-    assert table.header[-3:] == ("parameters", "MACs", "seconds of training")
+    assert table.header[-3:] == ("parameters", "MACs", "seconds, wall time")
     assert [line[-3:-1] for line in texts(table)] == [
         ["61,706", "416,520"],
         ["62,706", "833,040"],

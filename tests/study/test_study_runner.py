@@ -179,8 +179,14 @@ def test_tuning_chooses_by_validation_and_never_what_diverges(module_study, tmp_
     assert len(rows) == 6
     assert all(row.chosen == {"optimizer.learning_rate": 0.1} for row in rows.values())
     assert "optimizer.learning_rate" in (tmp_path / "report.md").read_text(encoding="utf-8")
-    with pytest.raises(UserError, match=r"no trial of its tuning has a finite 'validation/accuracy'"):
-        run({**study, "id": "wild", "tuning": {"grid": {"optimizer.learning_rate": (1e25,)}}}, tmp_path / "wild")
+    # A variant that trains nowhere is a result, and the others are trained.
+    wild = {"tuning_of": {"hidden layer": {"grid": {"optimizer.learning_rate": (1e25, 1e26)}, "seeds": (7,)}}}
+    rows = run({**study, **wild, "id": "wild"}, tmp_path / "wild")
+    assert {row.status for (variant, _), row in rows.items() if variant == "hidden layer"} == {"diverged"}
+    assert {row.status for (variant, _), row in rows.items() if variant == "baseline"} == {"completed"}
+    unknown = {"tuning": {"grid": grid, "seeds": (7,), "metric": "validation/acuracy"}}
+    with pytest.raises(UserError, match=r"unknown study\.tuning\.metric 'validation/acuracy'; did you mean"):
+        run({**study, **unknown, "id": "unknown"}, tmp_path / "unknown")
 
 
 def write_file(study: dict, folder: pathlib.Path) -> pathlib.Path:

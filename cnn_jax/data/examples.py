@@ -9,7 +9,9 @@ from jaxtyping import Int, UInt8
 
 from cnn_jax.data.host_transforms import transform_image
 from cnn_jax.errors import CorruptImageError, UserError
-from cnn_jax.ops.image_files import Channels, decode_image, open_image, to_channels
+from cnn_jax.ops.image_files import LARGEST_PIXELS, decode_image, open_image
+from cnn_jax.ops.jpeg import decode_plain_jpeg
+from cnn_jax.ops.pixels import Channels, to_channels
 
 
 class Example(NamedTuple):
@@ -103,7 +105,9 @@ def transformed(
     if not nodes:
         return pixels_of(example, channels=channels)
     if isinstance(example.image, bytes):
-        image: Any = open_image(example.image, name=example.name, channels=channels)
+        image: Any = decode_plain_jpeg(example.image, channels=channels, largest=LARGEST_PIXELS)
+        if image is None:
+            image = open_image(example.image, name=example.name, channels=channels)
     else:
         image = pixels_of(example, channels=channels)
     try:

@@ -20,7 +20,8 @@ from jaxtyping import Bool, Int, UInt8, UInt64
 from cnn_jax.data.examples import Example, Examples, pixels_of
 from cnn_jax.data.host_transforms import transform_image
 from cnn_jax.errors import UserError
-from cnn_jax.ops.image_files import FORMATS, Channels, misnamed_format
+from cnn_jax.ops.image_files import FORMATS, misnamed_format
+from cnn_jax.ops.pixels import Channels
 
 BLOCK = 32
 """Images that a thread takes at once."""

@@ -14,7 +14,7 @@ from cnn_jax.data.order import epoch_order_on_host
 from cnn_jax.data.stream import StreamedImages
 from cnn_jax.data.transform import training_transform
 from cnn_jax.errors import UserError
-from cnn_jax.ops.image_files import Channels
+from cnn_jax.ops.pixels import Channels
 from cnn_jax.ops.random import purpose_number
 from cnn_jax.types import Batch
 

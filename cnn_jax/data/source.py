@@ -13,7 +13,7 @@ from cnn_jax.data.examples import ArrayExamples, Examples, transformed
 from cnn_jax.data.labelled import LabelledImages
 from cnn_jax.data.wrappers import apply_wrappers, describe_wrappers
 from cnn_jax.errors import CorruptImageError, UserError, unknown_name
-from cnn_jax.ops.image_files import Channels
+from cnn_jax.ops.pixels import Channels
 
 SLICE = re.compile(r"(?P<split>\w+)(\[(?P<start>\d+%?)?:(?P<stop>\d+%?)?\])?")
 MAX_CORRUPT = 100

@@ -15,7 +15,7 @@ from cnn_jax.data.batches import evaluation_ranges, training_examples
 from cnn_jax.data.examples import Examples, transformed
 from cnn_jax.data.source import Source
 from cnn_jax.errors import CorruptImageError, UserError
-from cnn_jax.ops.image_files import Channels
+from cnn_jax.ops.pixels import Channels
 from cnn_jax.ops.random import purpose_number
 
 ENDLESS = 2**31 - 1

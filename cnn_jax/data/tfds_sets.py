@@ -16,7 +16,7 @@ from cnn_jax.data.decoded import decoded, stack_images
 from cnn_jax.data.examples import Example, pixels_of
 from cnn_jax.data.source import Source
 from cnn_jax.errors import UserError, unknown_name
-from cnn_jax.ops.image_files import Channels
+from cnn_jax.ops.pixels import Channels
 
 PREPARE = "`pip install -c constraints.txt -e '.[prepare]'` in the checkout"
 # What TFDS and array_record raise for names, versions and files that are not as they should be.

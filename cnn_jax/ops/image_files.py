@@ -12,12 +12,13 @@ import numpy as np
 from jaxtyping import UInt8
 
 from cnn_jax.errors import CorruptImageError, UserError
+from cnn_jax.ops.jpeg import decode_plain_jpeg
+from cnn_jax.ops.pixels import MODES, Channels, to_pixels
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
     from PIL.ImageFile import ImageFile
 
-Channels = Literal[1, 3, 4]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
@@ -38,7 +39,6 @@ STEPS_OF_16_BITS = 257
 """65535 / 255."""
 ORIENTED_BY = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
 """Where Pillow finds the orientation of an image, besides a TIFF file's tags."""
-MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 def decode_image(
@@ -54,6 +54,9 @@ def decode_image(
     Returns:
       `[H, W, C]`, which may be read-only.
     """
+    plain = decode_plain_jpeg(content, channels=channels, largest=largest) if draft is None else None
+    if plain is not None:
+        return plain
     return to_pixels(open_image(content, name=name, channels=channels, draft=draft, largest=largest))
 
 
@@ -151,46 +154,6 @@ def _converted(image: "PILImage", channels: Channels | None) -> "PILImage":
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # to anything else at once drops the transparency with a warning
     return image.convert(MODES[channels])
-
-
-def to_pixels(image: "PILImage") -> UInt8[np.ndarray, "H W C"]:
-    """The pixels of an image of mode L, RGB or RGBA; they may be read-only."""
-    pixels = np.asarray(image)
-    return pixels[..., None] if pixels.ndim == 2 else pixels  # [H, W] -> [H, W, 1]
-
-
-def from_pixels(pixels: UInt8[np.ndarray, "H W C"]) -> "PILImage":
-    """Pillow's image of pixels.
-
-    Raises:
-      UserError: not 1, 3 or 4 channels, which are L, RGB and RGBA.
-    """
-    from PIL import Image
-
-    if pixels.ndim != 3 or pixels.shape[-1] not in MODES:
-        raise UserError(
-            f"images of shape {pixels.shape} cannot be transformed on the host; those of 1, 3 or 4 channels can"
-        )
-    return Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels))
-
-
-def to_channels(pixels: UInt8[np.ndarray, "H W C"], channels: Channels | None) -> UInt8[np.ndarray, "H W D"]:
-    """Grey, RGB or RGBA pixels as another of these: equal colours, luma (ITU-R 601-2), opaque, without transparency.
-
-    Args:
-      pixels: uint8, C is 1, 3 or 4 if it is to change.
-      channels: D: 1, 3 or 4; None leaves them.
-
-    Raises:
-      UserError: there is no rule for C channels.
-    """
-    if channels is None or channels == pixels.shape[-1]:
-        return pixels
-    if pixels.shape[-1] not in MODES:
-        raise UserError(
-            f"images of {pixels.shape[-1]} channels cannot become {channels}; only 1, 3 and 4 are converted"
-        )
-    return to_pixels(from_pixels(pixels).convert(MODES[channels]))
 
 
 def content_format(content: bytes) -> str | None:

@@ -26,6 +26,7 @@ PACKAGES = (
     "ml-collections",
     # What decodes images: pixels depend on it.
     "pillow",
+    "simplejpeg",
     "grain",
     "pyarrow",
     "array_record",

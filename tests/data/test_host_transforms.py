@@ -1,5 +1,6 @@
 """Transforms on the host: Pillow's pixels, torchvision's geometry, and randomness from the generator alone."""
 
+import inspect
 import math
 
 import numpy as np
@@ -8,6 +9,7 @@ from PIL import Image
 
 from cnn_jax.data.host_transforms import HOST_TRANSFORMS, RANDOM, transform_image
 from cnn_jax.errors import UserError
+from cnn_jax.ops.pixels import from_pixels
 from cnn_jax.train.config_node import check_node
 
 
@@ -172,7 +174,7 @@ def test_random_resized_crop_samples_as_torchvision(height, width, monkeypatch):
     windows = []
 
     def watch(image, size, interpolation):
-        windows.append((*np.asarray(image)[0, 0, :2].tolist(), image.height, image.width))
+        windows.append((*image[0, 0, :2].tolist(), *image.shape[:2]))
         return image
 
     monkeypatch.setattr(module, "_resized", watch)
@@ -239,3 +241,19 @@ def test_options_out_of_range_are_refused_by_name(node, message):
 def test_an_image_too_thin_to_resize_is_refused():
     with pytest.raises(UserError, match="would become 256×"):
         resize(np.zeros((1, 1_000_000, 3), np.uint8), size=256)
+
+
+@pytest.mark.parametrize("name", sorted(HOST_TRANSFORMS))
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_pixels_and_pillows_image_become_the_same(flower, name, channels):
+    alpha = np.tile(np.arange(flower.shape[1], dtype=np.uint8)[:, None], (len(flower), 1, 1))
+    pixels = np.concatenate([flower, alpha], axis=-1)[..., :channels]
+    large, small = {"size": (300, 150)}, {"size": (31, 20)}  # with black around, and a part
+    for options in (large, small) if "size" in inspect.signature(HOST_TRANSFORMS[name]).parameters else ({},):
+        for seed in range(4):
+            one, other = (
+                transform_image(image, [{"name": name, **options}], generator=numbers(seed))
+                for image in (pixels, from_pixels(pixels))
+            )
+            np.testing.assert_array_equal(one, other)
+            assert one.flags.c_contiguous

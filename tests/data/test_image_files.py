@@ -12,15 +12,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from cnn_jax.errors import CorruptImageError, UserError
-from cnn_jax.ops.image_files import (
-    EXTENSIONS,
-    FORMATS,
-    content_format,
-    decode_image,
-    misnamed_format,
-    resize_image,
-    to_channels,
-)
+from cnn_jax.ops.image_files import EXTENSIONS, FORMATS, content_format, decode_image, misnamed_format, resize_image
+from cnn_jax.ops.pixels import to_channels
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,10 @@
 """The handwritten digits that come with scikit-learn: real images without a download."""
 
+import functools
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int, UInt8
 
 from cnn_jax.data.source import Source
 from cnn_jax.errors import unknown_name
@@ -27,11 +29,7 @@ def sklearn_source(name: str, *, directory: str | None, split_seed: int) -> Sour
     del directory
     if name != "digits":
         raise unknown_name("data set of source 'sklearn'", name, ["digits"])
-    from sklearn.datasets import load_digits
-
-    bunch: Any = load_digits()
-    images = np.round(bunch.images[..., None] * (255.0 / DIGITS_LEVELS)).astype(np.uint8)  # [1797, 8, 8] -> [.., 1]
-    labels = bunch.target.astype(np.int32)
+    images, labels = _read()
     order = np.random.Generator(np.random.PCG64(split_seed)).permutation(len(labels))
     count = int(DIGITS_TRAIN_SHARE * len(labels))
     parts = {"train": order[:count], "test": order[count:]}
@@ -41,3 +39,15 @@ def sklearn_source(name: str, *, directory: str | None, split_seed: int) -> Sour
         sizes={split: len(index) for split, index in parts.items()},
         load_range=lambda split, start, stop: (images[parts[split][start:stop]], labels[parts[split][start:stop]]),
     )
+
+
+@functools.cache
+def _read() -> tuple[UInt8[np.ndarray, "N 8 8 1"], Int[np.ndarray, "N"]]:
+    """Images and labels; reading the text that they are stored as takes a while, and a study builds many runs."""
+    from sklearn.datasets import load_digits
+
+    bunch: Any = load_digits()
+    images = np.round(bunch.images[..., None] * (255.0 / DIGITS_LEVELS)).astype(np.uint8)  # [N, 8, 8] -> [N, 8, 8, 1]
+    labels = bunch.target.astype(np.int32)
+    images.flags.writeable = labels.flags.writeable = False
+    return images, labels

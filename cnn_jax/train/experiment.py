@@ -22,6 +22,7 @@ from cnn_jax.train.compiler import compiler_options, creation_options
 from cnn_jax.train.config import Config
 from cnn_jax.train.dispatch import Advance, Program, Step, resident_advance, resident_steps
 from cnn_jax.train.evaluate import EvaluationStep, evaluate, evaluation_step, nan_where_masked, scalars, summarize
+from cnn_jax.train.lift import Traced, trace
 from cnn_jax.train.loop import Plan
 from cnn_jax.train.sharding import (
     divide_updates,
@@ -111,11 +112,8 @@ class Experiment:
 
     def abstract_state(self) -> TrainState:
         """Shapes, types and shardings of the state, without computing it."""
-
-        def abstract(x: jax.ShapeDtypeStruct, where: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
-            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
-
-        return jax.tree.map(abstract, self._shapes, self.state_sharding)
+        shapes, places = self._shapes, self.state_sharding
+        return jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), shapes, places)
 
     @functools.cached_property
     def _shapes(self) -> TrainState:
@@ -184,6 +182,12 @@ class Experiment:
             return state, merge_metrics(metrics, pending, new)
 
         return step_and_merge
+
+    @functools.cached_property
+    def traced_step(self) -> Traced:
+        """What `step` computes, for `lift`; the run's key and arrays are its arguments, so all seeds have the same."""
+        arguments = self.key, self.abstract_state(), self.empty_metrics(), self.batch(0)
+        return trace(self.step(), *jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arguments))
 
     def compiled_step(self) -> functools.partial[tuple[TrainState, StepMetrics]]:
         """`(state, pending, batch)` to `(state, pending)`: the step under jit over the mesh; donates both.
@@ -271,9 +275,8 @@ class Experiment:
 
     def evaluate_validation(self, step: EvaluationStep, state: TrainState) -> dict[str, float]:
         """The numbers that the loop logs: those of the validation split, where there is one."""
-        if "validation" not in self.splits:
-            return {}
-        return scalars(self.evaluate(step, state, "validation"), "validation")
+        there = "validation" in self.splits
+        return scalars(self.evaluate(step, state, "validation"), "validation") if there else {}
 
     def compiled_prediction(self) -> Callable[[PyTree, PyTree, Batch], dict[str, jax.Array]]:
         """`task.predict` of (params, model_state, batch) under jit over the mesh; NaN for masked examples."""

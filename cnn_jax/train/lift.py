@@ -7,7 +7,7 @@ very value that the function has alone.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -24,14 +24,25 @@ class NotLiftableError(Exception):
     """The functions differ in more than numbers."""
 
 
-def lift(
-    functions: Sequence[Callable[..., PyTree]], *arguments: PyTree
-) -> tuple[Callable[..., PyTree], list[np.ndarray]]:
+Traced: TypeAlias = tuple[ClosedJaxpr, PyTree]
+"""What a function computes, and the shapes that it returns."""
+
+
+def trace(function: Callable[..., PyTree], *arguments: PyTree) -> Traced:
+    """What `lift` takes.
+
+    Args:
+      function: pure.
+      *arguments: arrays or `jax.ShapeDtypeStruct`s.
+    """
+    return jax.make_jaxpr(function, return_shape=True)(*arguments)
+
+
+def lift(traced: Sequence[Traced]) -> tuple[Callable[..., PyTree], list[np.ndarray]]:
     """One function for many that compute the same with different constants.
 
     Args:
-      functions: pure; all take the same arguments.
-      *arguments: arrays or `jax.ShapeDtypeStruct`s to trace them with.
+      traced: functions that took the same arguments.
 
     Returns:
       `function(constants, *arguments)`, and for each constant its values `[N, ...]`, one for each of the N functions;
@@ -41,15 +52,13 @@ def lift(
       NotLiftableError: the functions differ in more than numbers.
 
     Example:
-      >>> function, values = lift([lambda x: 2 * x + 1, lambda x: 3 * x + 1], jnp.float32(0))
+      >>> some = [lambda x: 2 * x + 1, lambda x: 3 * x + 1]
+      >>> function, values = lift([trace(one, jnp.float32(0)) for one in some])
       >>> values
       [array([2., 3.], dtype=float32)]
       >>> float(function([jnp.float32(5)], jnp.float32(1)))
       6.0
     """
-    if len(functions) == 1:
-        return lambda _, *arguments: functions[0](*arguments), []
-    traced = [jax.make_jaxpr(function, return_shape=True)(*arguments) for function in functions]
     jaxprs, structure = [jaxpr for jaxpr, _ in traced], jax.tree.structure(traced[0][1])
     if any(jax.tree.structure(shapes) != structure for _, shapes in traced):
         raise NotLiftableError("they return different structures")
@@ -59,7 +68,8 @@ def lift(
         values.append(np.stack([np.asarray(constant) for constant in constants]))
         return constants[0]
 
-    jax.eval_shape(lambda *flat: _evaluate(jaxprs, flat, collect), *jax.tree.leaves(arguments))
+    inputs = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in jaxprs[0].in_avals]
+    jax.eval_shape(lambda *flat: _evaluate(jaxprs, flat, collect), *inputs)
 
     def function(constants: Sequence[Array], *arguments: PyTree) -> PyTree:
         rest = iter(constants)

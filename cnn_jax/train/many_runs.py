@@ -286,11 +286,11 @@ def _lifted_step(
     )
     # Runs that differ in their seed share a trace. Sorted: the program does not depend on the order of the runs.
     distinct = dict(sorted(zip(all_digests, among, strict=True), key=lambda pair: pair[0]))
-    first = experiments[0]
-    arguments = first.key, first.abstract_state(), first.empty_metrics(), first.batch(0)
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arguments)
+    if len(distinct) == 1:
+        step = experiments[0].step()
+        return lambda _, *arguments: step(*arguments), []
     try:
-        step, constants = lift([experiment.step() for experiment in distinct.values()], *shapes)
+        step, constants = lift([experiment.traced_step for experiment in distinct.values()])
     except NotLiftableError as error:
         raise UserError(
             f"config.runs.vary: the runs differ in more than numbers ({error}), for example where only some have a"

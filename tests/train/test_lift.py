@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from cnn_jax.train.lift import NotLiftableError, lift
+from cnn_jax.train.lift import NotLiftableError, lift, trace
 
 X = np.linspace(-1, 1, 7, dtype=np.float32)
 
@@ -35,7 +35,7 @@ TABLE = {
 
 @pytest.mark.parametrize("functions", TABLE.values(), ids=TABLE)
 def test_each_function_is_the_lifted_one_at_its_own_values(functions):
-    function, values = lift(functions, X)
+    function, values = lift([trace(function, X) for function in functions])
     assert values
     expected = [jax.jit(alone)(X) for alone in functions]
     for index, alone in enumerate(expected):
@@ -60,11 +60,12 @@ REFUSED = {
 
 @pytest.mark.parametrize("functions", REFUSED.values(), ids=REFUSED)
 def test_functions_that_differ_in_more_than_numbers_are_refused(functions):
+    traced = [trace(function, X) for function in functions]
     with pytest.raises(NotLiftableError):
-        lift(functions, X)
+        lift(traced)
 
 
 def test_one_function_has_nothing_to_lift():
-    function, values = lift(TABLE["a number"][:1], X)
+    function, values = lift([trace(TABLE["a number"][0], X)])
     assert values == []
     np.testing.assert_array_equal(function([], X), 2 * X + 1)

@@ -25,6 +25,9 @@ from cnn_jax.train.splits import Split
 NOT_DATA = ("batch_size", "evaluation_batch_size", "mean", "std", "augment", "resident")
 """Of the section `data` what has no influence on which images are there."""
 
+STEPS_PER_DISPATCH = 20
+"""Of a config that does not say: a step of a small network takes not much longer than its call."""
+
 Note = Callable[[str], None]
 """Takes a line that tells what goes on."""
 
@@ -73,11 +76,15 @@ class Experiments:
 
 
 def on_one_device(config: Node) -> Node:
-    """A config whose run shares its machine with others: one device, the split on it unless it is streamed."""
+    """A config whose run shares its machine with others: one device, the split on it unless it is streamed.
+
+    Nothing of it changes what is trained.
+    """
     config = {**config, "parallel": {"devices": 1}}
     if config["data"].get("stream") is not None:
         return {**config, "train": {**config["train"], "steps_per_dispatch": 1}}
-    return {**config, "data": {**config["data"], "resident": True}}
+    train = {"steps_per_dispatch": STEPS_PER_DISPATCH, **config.get("train", {})}
+    return {**config, "train": train, "data": {**config["data"], "resident": True}}
 
 
 def _data_key(data: Data) -> str:

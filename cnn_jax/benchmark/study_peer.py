@@ -3,9 +3,10 @@
 import itertools
 import json
 import pathlib
-import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeAlias
 
 from cnn_jax.benchmark.peer import SCRIPTS, peer_environment
 from cnn_jax.benchmark.store import cores
@@ -15,6 +16,8 @@ from cnn_jax.train.config import Config
 
 FORMS = tuple(itertools.product(("eager", "channels_last"), dict.fromkeys((cores(), 1))))
 """Of the torch script: memory layout and threads; small networks may be faster with one."""
+Form: TypeAlias = tuple[str, int]
+"""Memory layout and threads."""
 RunPeer = Callable[..., tuple[float, Mapping[str, Any]]]
 
 
@@ -49,8 +52,8 @@ def torch_runner(python: str, folder: pathlib.Path, config: Config, device: str,
     return run
 
 
-def fastest_form(run_peer: RunPeer, epochs: int, *, say: Callable[[str], None]) -> tuple[str, int]:
-    """The form of the script that trains fastest, start-up apart: all have the same.
+def fastest_forms(run_peer: RunPeer, epochs: int, *, say: Callable[[str], None]) -> tuple[Form, Form]:
+    """The forms of the script that train fastest, start-up apart: all have the same.
 
     Args:
       run_peer: from `torch_runner`.
@@ -58,12 +61,13 @@ def fastest_form(run_peer: RunPeer, epochs: int, *, say: Callable[[str], None]) 
       say: is told how long each took.
 
     Returns:
-      Layout and number of threads.
+      Layout and number of threads: the best, and the best with one thread.
     """
     trials = {form: run_peer(*form, epochs=epochs)[1]["seconds"] for form in FORMS}
     for (layout, threads), seconds in trials.items():
         say(f"torch, {layout}, threads: {threads}: {seconds:.1f} s for {epochs} epochs")
-    return min(trials, key=lambda form: trials[form])
+    ordered = sorted(trials, key=lambda form: trials[form])
+    return ordered[0], next(form for form in ordered if form[1] == 1)
 
 
 def run_peer_loop(
@@ -71,30 +75,34 @@ def run_peer_loop(
     cells: Sequence[tuple[int, float]],
     count: int,
     epochs: int,
-    layout: str,
-    threads: int,
+    form: Form,
     *,
+    at_once: int = 1,
     say: Callable[[str], None],
 ) -> tuple[float, list[Trained]]:
-    """Train with torch in turn.
+    """Train with torch in turn, or several scripts at once.
 
     Args:
       run_peer: from `torch_runner`.
       cells: (seed, rate) of each run that is timed.
       count: how many runs the whole loop has.
       epochs: of each run.
-      layout: of images and kernels in memory.
-      threads: of torch.
+      form: layout of images and kernels in memory, and threads of torch.
+      at_once: how many scripts run side by side.
       say: is told what came.
 
     Returns:
       Seconds of all `count`, those that are not timed taken to be like the others; and the timed runs.
     """
-    taken, found = [], []
-    for seed, rate in cells:
-        seconds, result = run_peer(layout, threads, epochs=epochs, seed=seed, rate=rate)
-        found.append(Trained(seed, rate, result["validation"], result["accuracy"], result["parameters"]))
-        taken.append(seconds)
-    total = count * statistics.fmean(taken)
-    say(told(f"torch, {len(cells)} of {count} runs", total, found))
+
+    def one(cell: tuple[int, float]) -> Trained:
+        seed, rate = cell
+        _, result = run_peer(*form, epochs=epochs, seed=seed, rate=rate)
+        return Trained(seed, rate, result["validation"], result["accuracy"], result["parameters"])
+
+    started = time.perf_counter()
+    with ThreadPoolExecutor(at_once) as pool:
+        found = list(pool.map(one, cells))
+    total = count * (time.perf_counter() - started) / len(cells)
+    say(told(f"torch, {len(cells)} of {count} runs, at once: {at_once}", total, found))
     return total, found

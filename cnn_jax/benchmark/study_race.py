@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from cnn_jax.benchmark.rounds import PAUSE_SECONDS, compare
-from cnn_jax.benchmark.study_peer import fastest_form, run_peer_loop, torch_runner
+from cnn_jax.benchmark.store import cores
+from cnn_jax.benchmark.study_peer import fastest_forms, run_peer_loop, torch_runner
 from cnn_jax.benchmark.study_sides import (
     CONFIG,
     Trained,
@@ -43,7 +44,10 @@ def measure_study(
     overrides: Sequence[str],
     say: Callable[[str], None],
 ) -> list[dict[str, Any]]:
-    """One row against the loop over the torch script, and one against our own runs in turn; each side starts cold.
+    """A row against the loop over the torch script, and one against our own runs in turn; each side starts cold.
+
+    On a CPU with several cores there is a row against as many loops at once, too, each with one thread and its share of
+    the runs: what somebody does who does not wait.
 
     A study is all of the command: start, plan with its measured steps, compilation, training, evaluation and report,
     with an empty cache of compiled programs. Of each loop `runs_of_loop` runs, each a process of its own, are timed,
@@ -69,7 +73,7 @@ def measure_study(
     config = _checked(epochs, seeds, rates, runs_of_loop, workers, rounds, overrides)
     torch = python()
     cells = list(itertools.product(range(seeds), rates))
-    some = cells[:runs_of_loop]
+    some, at_once = cells[:runs_of_loop], min(cores(), runs_of_loop) if device == "cpu" else 1
     with tempfile.TemporaryDirectory(prefix="cnn_jax_benchmark_") as name:
         folder = pathlib.Path(name)
         images = export_splits(folder, config)
@@ -81,9 +85,14 @@ def measure_study(
         }
         if torch is not None:
             run_peer = torch_runner(torch, folder, config, device, about)
-            layout, threads = fastest_form(run_peer, max(1, epochs // 3), say=say)
-            about["peer_variant"] = f"a loop, {layout}, {threads} thread{'s' if threads > 1 else ''}"
-            sides["peer"] = lambda: run_peer_loop(run_peer, some, len(cells), epochs, layout, threads, say=say)
+            best, single = fastest_forms(run_peer, max(1, epochs // 3), say=say)
+            about["peer_variant"] = f"a loop, {best[0]}, {best[1]} thread{'s' if best[1] > 1 else ''}"
+            sides["peer"] = lambda: run_peer_loop(run_peer, some, len(cells), epochs, best, say=say)
+            if at_once > 1:
+                about["at_once"] = f"{at_once} loops at once, {single[0]}, 1 thread each"
+                sides["peer at once"] = lambda: run_peer_loop(
+                    run_peer, some, len(cells), epochs, single, at_once=at_once, say=say
+                )
         seconds: dict[str, list[float]] = {side: [] for side in sides}
         trained: dict[str, list[Trained]] = {}
         for index in range(rounds):
@@ -112,10 +121,14 @@ def measure_study(
         "others": None,
     }
     what = f"{seeds} seeds × {len(rates)} rates, epochs: {epochs}; loop: {runs_of_loop} runs timed"
-    against = (
+    against = [
         ("peer", f"study of {what}", about["peer_variant"], {"goal": GOAL[device]}),
         ("own loop", f"the same study against our runs in turn; {what}", "our runs in turn", {}),
-    )
+    ]
+    if "peer at once" in sides:
+        against.insert(
+            1, ("peer at once", f"the same study against several scripts at once; {what}", about["at_once"], {})
+        )
     return [
         {
             "model": config.model["name"],

@@ -216,8 +216,11 @@ def transform_image(
             raise UserError(f"host transform {node['name']!r} is random; only a streamed training split can have it")
         else:
             image = function(generator, image, **options)
-    # A part of an image is copied while it is at hand; what it is a part of is not held.
-    return np.ascontiguousarray(image) if isinstance(image, np.ndarray) else to_pixels(image)
+    if not isinstance(image, np.ndarray):
+        return to_pixels(image)
+    # A part of an image is copied while it is at hand, so that the whole is not held.
+    is_part = isinstance(image.base, np.ndarray) and image.nbytes < image.base.nbytes
+    return image.copy() if is_part else np.ascontiguousarray(image)
 
 
 def _size_of(image: Picture) -> tuple[int, int]:

@@ -23,7 +23,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
-from cnn_jax.ops.conv_forms import every, fold_factor, folded, is_pointwise, pointwise, stock
+from cnn_jax.ops.conv_forms import every, fold_factor, folded, is_pointwise, is_smaller, pointwise, stock, unfolded
 from cnn_jax.ops.depthwise import depthwise, depthwise_kernel_gradient
 
 Padding: TypeAlias = Sequence[tuple[int, int]]
@@ -75,6 +75,8 @@ def _on_cpu(x: Any, kernel: Any, *, foldable: bool, **geometry: Any) -> Any:
         return depthwise(x, kernel, **geometry)
     if is_pointwise(kernel.shape, geometry["padding"]):
         return pointwise(x, kernel, geometry["window_strides"])
+    if is_smaller(x.shape[1:-1], kernel.shape[:-2], geometry["rhs_dilation"]):
+        return unfolded(x, kernel, **geometry)
     factor = fold_factor(x.shape, kernel.shape, geometry["rhs_dilation"]) if foldable else 1
     return folded(x, kernel, factor, **geometry) if factor > 1 else stock(x, kernel, **geometry)
 
@@ -116,6 +118,9 @@ def _input_gradient(cotangent: Any, x: Any, kernel: Any, **geometry: Any) -> Any
         if groups == 1:
             flipped = jnp.swapaxes(flipped, -1, -2)  # [*window, C, F] -> [*window, F, C]
         one, none = (1,) * rank, ((0, 0),) * rank
+        # The padded image is large enough, but XLA makes the zeros part of the convolution again.
+        if groups == 1 and is_smaller(cotangent.shape[1:-1], kernel.shape[:-2], dilation):
+            return unfolded(image, flipped, window_strides=one, padding=none, rhs_dilation=dilation)
         return convolve(image, flipped, stride=one, padding=none, dilation=dilation, groups=groups)
 
     def transposed(cotangent: Any, kernel: Any) -> Any:

@@ -16,7 +16,9 @@ SPACES = {"Gray": (1, "GRAY"), "YCbCr": (3, "RGB")}
 
 
 def decode_plain_jpeg(content: bytes, *, channels: int | None, largest: int) -> UInt8[np.ndarray, "H W C"] | None:
-    """The pixels of a JPEG file; None where it is another file, may be turned, is damaged in any way or too large.
+    """The pixels of a JPEG file; None where it is another file, may be turned, has damaged pixels or is too large.
+
+    Of what else stands in a file nothing is read: Pillow refuses some whose description of colours is cut short.
 
     Args:
       content: of the file.
@@ -33,5 +35,7 @@ def decode_plain_jpeg(content: bytes, *, channels: int | None, largest: int) -> 
         if not has or channels not in (None, has) or int(height) * int(width) > largest:
             return None
         return simplejpeg.decode_jpeg(content, name)
-    except ValueError:  # also where libjpeg would only warn: what is shown of a damaged file is Pillow's to decide
+    except (KeyError, MemoryError, ValueError):
+        # KeyError: a sampling of colours that has no name. ValueError: also where libjpeg would only warn. What is
+        # shown of a damaged file, and how the error is told, is Pillow's to decide.
         return None

@@ -19,16 +19,17 @@ keeps its own. The answer is yes where the adjusted value is below α. Then
 | not less    | an effect that matters is excluded   | there is an effect, d < 0 and −d ≥ s                     |
 | not greater | an effect that matters is excluded   | there is an effect, d > 0 and d ≥ s                      |
 
-A claim of "greater" or "less" whose effect is there, but smaller than s, depends: on which size matters. Everything
-else is inconclusive, as is a comparison with fewer than two pairs. For a single comparison "excluded" means that the
-whole interval at the study's confidence lies on the near side of s, or within ±s for "equal": a test of equivalence at
-α/2 a side, stricter than the usual one at α.
+A claim of "greater" or "less" whose effect is there, but one of s is excluded, depends: on which size matters.
+Everything else is inconclusive, as is a comparison with fewer than two pairs. For a single comparison "excluded" means
+that the whole interval at the study's confidence lies on the near side of s, or within ±s for "equal": a test of
+equivalence at α/2 a side, stricter than the usual one at α.
 
 So in a study without any effect the chance that a primary comparison is called different is at most α, however many
 there are, and where all effects are as large as what matters the chance that one is called excluded is at most α.
 
-The study's verdict is that of its primary comparisons (of all where none is primary) if they agree. Where they differ
-it is refuted if some are refuted and the others inconclusive, else it depends, and the sentence has the condition.
+The study's verdict is that of its primary comparisons (of all where none is primary) if they agree. It depends where
+some are supported and some refuted, or one depends, and the sentence has the condition. Else it is refuted where one
+is, and inconclusive where one is and the others are supported.
 """
 
 import math
@@ -256,14 +257,15 @@ def _judge(comparison: Comparison, mean: float, *, different: bool, excluded: bo
         return "supported" if excluded else "refuted" if different and matters and contrary else "inconclusive"
     as_claimed = mean > 0 if comparison.claim == "greater" else mean < 0
     if different and as_claimed:
-        return "supported" if matters else "depends"
+        return "supported" if matters else "depends" if excluded else "inconclusive"
     return "refuted" if excluded or different else "inconclusive"
 
 
 def _of_all(verdicts: Set[Verdict]) -> Verdict:
-    if len(verdicts) == 1:
-        return next(iter(verdicts))
-    return "refuted" if verdicts == {"refuted", "inconclusive"} else "depends"
+    if "depends" in verdicts or {"supported", "refuted"} <= verdicts:
+        return "depends"
+    order: tuple[Verdict, ...] = ("refuted", "inconclusive", "supported")
+    return next(verdict for verdict in order if verdict in verdicts)
 
 
 def _against_baseline(study: Study, control: str, values: Mapping[str, Values]) -> dict[str, Interval]:

@@ -124,6 +124,12 @@ def _of_values(
             for (of, variant, reason), count in without.items()
             if of == name
         ]
+    for name in (name for name, measure in study.measures.items() if measure.steps_to):
+        late = Counter(row.variant for row in ended_well if row.values.get(name) == row.values.get("steps") is not None)
+        found += [
+            f"{variant}: {count} runs reach {measure_words(name)} with their last step or never, and count as all steps"
+            for variant, count in late.items()
+        ]
     found += [
         f"{each.name}: {each.left_out} of {len(study.seeds)} pairs are left out, for want of"
         f" {measure_words(each.comparison.measure)}"
@@ -150,7 +156,7 @@ def _of_choices(study: Study, rows: Sequence[RunRow]) -> list[str]:
     found: dict[str, None] = {}
     for row in rows:
         tuning = tuning_for(study, row.variant)
-        for path, value in row.chosen.items():
+        for path, value in row.chosen.items() if row.status in COUNTED else ():
             tried = sorted(x for x in (tuning.grid.get(path, ()) if tuning else ()) if isinstance(x, int | float))
             if len(tried) > 2 and value in (tried[0], tried[-1]):
                 found[

@@ -44,7 +44,7 @@ def read_claims(results: str | os.PathLike[str]) -> list[Claim]:
       UserError: a file is missing or damaged, or a folder is named otherwise than its study.
     """
     claims = []
-    for path in pathlib.Path(results).glob(f"*/{STUDY}"):
+    for path in pathlib.Path(results).glob(f"[!.]*/{STUDY}"):
         study, rows = read_study(path.parent), tuple(read_results(path.parent / RESULTS))
         if path.parent.name != kept_name(study):
             raise UserError(f"{path} is the study {kept_name(study)!r}; name its folder so")

@@ -57,6 +57,7 @@ def keep_report(directory: pathlib.Path, results: pathlib.Path) -> pathlib.Path:
     """
     place = results / kept_name(read_study(directory))
     made = place.with_name(f".{place.name}.{os.getpid()}")  # beside it: links in a report depend on its depth
+    old = made.with_name(f"{made.name}.old")
     made.mkdir(parents=True)
     try:
         _, rows = make_report(directory, place=made)
@@ -66,10 +67,12 @@ def keep_report(directory: pathlib.Path, results: pathlib.Path) -> pathlib.Path:
         for file in (made / PAGE, *sorted((made / FIGURES).glob("*.svg"))):
             file.unlink()
         shutil.copyfile(directory / STUDY, made / STUDY)
-        shutil.rmtree(place, ignore_errors=True)
+        if place.exists():
+            place.rename(old)
         made.rename(place)
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        for folder in (made, old):
+            shutil.rmtree(folder, ignore_errors=True)
     return place
 
 

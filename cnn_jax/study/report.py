@@ -29,10 +29,11 @@ RULE_ANCHOR = "how-a-verdict-is-made"
 RULE = (
     "Supported: the difference has the claimed sign, its p adjusted by Holm's method is below {level:g}, and it is at"
     " least the smallest effect that matters. Refuted: it is significant with the other sign, or it is not significant"
-    " and an effect that matters is excluded. Depends: it has the claimed sign and is significant, but smaller than"
-    " what matters. A claim of equality, or of no loss, is supported where an effect that matters is excluded, and"
-    " refuted where a significant one matters. Everything else is inconclusive. Where the primary comparisons differ,"
-    " the study is refuted if some are and the others are inconclusive, else it depends."
+    " and an effect that matters is excluded. Depends: it has the claimed sign and is significant, but an effect"
+    " that matters is excluded. A claim of equality, or of no loss, is supported where an effect that matters is"
+    " excluded, and refuted where a significant one matters, which for no loss has to be a loss. Everything else is"
+    " inconclusive. The study is what its primary comparisons are (all, where none is primary). Where they differ it"
+    " depends if some are supported and some refuted, or one depends; else it is refuted if one is, else inconclusive."
 )
 
 

@@ -107,7 +107,8 @@ def _finish(
             break
         else:
             if not waiting:
-                note(f"waiting for {sum(len(part) for part, _ in left)} runs that other processes train")
+                count = sum(not _done(built, directory) for part, _ in left for built in part)
+                note(f"waiting for {count} runs that other processes train")
             waiting = True
             time.sleep(POLL_SECONDS)
 

@@ -27,16 +27,17 @@ def verdict_sentence(study: Study, tested: Sequence[Judged], verdict: Verdict) -
     if len(tested) == 1:
         return f"{verdict.capitalize()}: {_alone(study, tested[0])}."
     same = len({each.comparison.measure for each in tested}) == 1
-    of_what = f" of {measure_words(tested[0].comparison.measure)}" if same and len(tested) > IN_FULL else ""
+    of_what = measure_words(tested[0].comparison.measure) if same and len(tested) > IN_FULL else ""
     if {each.verdict for each in tested} == {verdict} and verdict != "depends":
         count = "both" if len(tested) == 2 else f"all {len(tested)}"
+        of_what = f" of {of_what}" if of_what else ""
         return f"{verdict.capitalize()} in {count} comparisons{of_what}: {_listed(study, tested, tested)}."
     parts = [
         f"{words} {_listed(study, group, tested)}"
         for kind, words in GROUPS
         if (group := [each for each in tested if each.verdict == kind])
     ]
-    return f"{verdict.capitalize()}{' for the comparisons' + of_what if of_what else ''}: {'; '.join(parts)}."
+    return f"{verdict.capitalize()}{f' ({of_what})' if of_what else ''}: {'; '.join(parts)}."
 
 
 def measure_words(name: str) -> str:

@@ -34,7 +34,10 @@ class _Section(pydantic.BaseModel):
 
 
 class StepsTo(_Section):
-    """The first step whose logged value reaches a target; all steps of a run that never does, which is too few."""
+    """The first step whose logged value reaches a target; all steps of a run that never does, which is too few.
+
+    A run that ended early without reaching it has none.
+    """
 
     metric: str
     target: float

@@ -100,7 +100,9 @@ def row_of(study: Study, cell: Cell, directory: pathlib.Path) -> RunRow:
         values["examples_per_second"] = result["examples_per_second"] * together
     for name, measure in study.measures.items():
         if measure.steps_to is not None:
-            values[name] = _first_step(measure.steps_to, folder, total=result["steps"])
+            # A run that ended early without it would seem fast.
+            total = result["steps"] if result["status"] == "completed" else None
+            values[name] = _first_step(measure.steps_to, folder, total=total)
     dirty = "+" if result["dirty"] else ""
     return RunRow(
         status=result["status"],
@@ -116,7 +118,7 @@ def _hardware(hardware: Mapping[str, Any]) -> str:
     return f"{hardware['device']}, {hardware['processor']}, {hardware['cores']} cores"
 
 
-def _first_step(wanted: StepsTo, folder: pathlib.Path, *, total: int) -> float | None:
+def _first_step(wanted: StepsTo, folder: pathlib.Path, *, total: int | None) -> float | None:
     sign = 1.0 if wanted.direction == "higher" else -1.0
     known = False
     for row in read_rows(folder / METRICS):
@@ -124,7 +126,7 @@ def _first_step(wanted: StepsTo, folder: pathlib.Path, *, total: int) -> float |
         known = known or value is not None
         if value is not None and sign * value >= sign * wanted.target:
             return float(row["step"])
-    return float(total) if known else None
+    return float(total) if known and total is not None else None
 
 
 Curves = Mapping[str, Mapping[str, Mapping[int, Sequence[tuple[int, float]]]]]

@@ -68,8 +68,8 @@ def get_config(scale="small"):
         )
     )
     config.notes = (
-        "Six convolutions, momentum SGD at 0.05 ('moderate'), 0.5 and 2; kernels start with He's deviation, a fifth and"
-        " three times of it. Sensitivity is what a condition costs compared with 'moderate', so that the primary"
+        "Six convolutions, momentum SGD at 0.05 ('moderate'), 0.5 and 2; kernels start with He's deviation, a fifth"
+        " and three times of it. Sensitivity is what a condition costs compared with 'moderate', so that the primary"
         " comparisons are differences of differences. A run that diverges counts as chance, 10 %. smallest: two points."
     )
     return config.lock()

@@ -55,11 +55,11 @@ def get_config(scale="small"):
         }
         config.notes = (
             "Half as wide as the paper's networks, on 4,000 images of 14×14 for 10 epochs, so that 44 layers train on"
-            " two cores; no augmentation, so that training error is what the optimizer sees. One rate, 0.1"
-            " with a cosine, for all. smallest: two points of accuracy."
+            " two cores; no augmentation, so that training error is what the optimizer sees. One rate, 0.1 with a"
+            " cosine, for all. smallest: two points of accuracy."
         )
     config.factors = {"kind": {"plain": {}, "residual": {"model.shortcut": "A"}}, "depth": depths}
-    config.seeds = tuple(range(5))
+    config.seeds = tuple(range(8 if scale == "small" else 5))
     config.measures = {
         "train/accuracy": {"direction": "higher", "share": True, "diverged": 0.1},
         "test/accuracy": {"direction": "higher", "share": True, "diverged": 0.1},
@@ -67,6 +67,7 @@ def get_config(scale="small"):
     plain = {f"plain {deep} layers": 1.0, "baseline": -1.0}
     residual = {f"residual {deep} layers": 1.0, f"residual {shallow} layers": -1.0}
     less = {name: -weight for name, weight in plain.items()}
+    deepest = DEPTHS[scale][-1]
     config.comparisons = tuple(
         {"measure": f"{split}/accuracy", "smallest": smallest, **comparison}
         for split in ("train", "test")
@@ -75,5 +76,16 @@ def get_config(scale="small"):
             {"name": "effect of depth, residual − plain", "contrast": {**residual, **less}, "claim": "greater"},
             {"name": f"residual {deep} − {shallow}", "contrast": residual, "claim": "not_less"},
         )
+    ) + tuple(
+        {
+            "name": f"{kind} {deepest} − {kind} {shallow}",
+            "measure": "test/accuracy",
+            "contrast": {f"{kind} {deepest} layers": 1.0, name: -1.0},
+            "claim": claim,
+            "smallest": smallest,
+            "primary": False,
+        }
+        for kind, name, claim in (("plain", "baseline", "less"), ("residual", f"residual {shallow} layers", "not_less"))
+        if deepest != deep
     )
     return config.lock()

@@ -38,7 +38,7 @@ def get_config(scale="small"):
     )
     config.notes = (
         "1,000 images for 80 epochs, so that the baseline can learn them by heart. The gap is accuracy on the training"
-        " images, without dropout, less that on test images. Overfitting is"
-        " reduced where the gap is smaller and accuracy is not lower. smallest: one point of either."
+        " images, without dropout, less that on test images. Overfitting is reduced where the gap is smaller and"
+        " accuracy is not lower. smallest: one point of either."
     )
     return config.lock()

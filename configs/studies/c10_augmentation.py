@@ -49,7 +49,7 @@ def get_config(scale="small"):
     config.comparisons = (
         *({"measure": "gap", "variant": name, "claim": "less", "smallest": 0.01} for name in AUGMENTATIONS),
         *(
-            {"measure": "test/accuracy", "variant": name, "claim": "not_less", "smallest": 0.01}
+            {"measure": "test/accuracy", "variant": name, "claim": "not_less", "smallest": 0.01, "primary": False}
             for name in AUGMENTATIONS
         ),
         *(
@@ -59,9 +59,9 @@ def get_config(scale="small"):
         ),
     )
     config.notes = (
-        "2,000 images for 50 epochs, so that the baseline can learn them by heart. Both sides of the gap are"
-        " measured on images without augmentation. 'all' is every one but mixup, with cutmix for half of the images."
-        " Strengths are usual ones, scaled to 16 pixels, and not tuned. Overfitting is reduced where the"
-        " gap is smaller and accuracy is not lower. smallest: one point of either."
+        "2,000 images for 50 epochs, so that the baseline can learn them by heart. Both sides of the gap are measured"
+        " on images without augmentation. 'all' is every one but mixup, with cutmix for half of the images. Strengths"
+        " are usual ones, scaled to 16 pixels, and not tuned. The verdict rests on the gaps; which augmentation does"
+        " most is what the table says. smallest: one point of either."
     )
     return config.lock()

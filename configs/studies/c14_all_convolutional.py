@@ -38,9 +38,9 @@ def get_config(scale="small"):
             },
         }
         config.notes = (
-            "An eighth of the paper's width on 16×16 images, with BatchNorm, so that nine layers start within"
-            " 1,600 steps, and without dropout, because networks so narrow have little to overfit with. One rate,"
-            " 0.002. smallest: one and a half points of accuracy."
+            "An eighth of the paper's width on 16×16 images, with BatchNorm, so that nine layers start within 1,600"
+            " steps, and without dropout, because networks so narrow have little to overfit with. One rate, 0.002."
+            " smallest: one and a half points of accuracy."
         )
     config.variants = {
         "strided": {"model.name": "strided_cnn_c"},

@@ -24,19 +24,18 @@ def get_config(scale="small"):
     config.measures = {
         "test/accuracy": {"direction": "higher", "share": True},
         "multiply_accumulates": {"direction": "lower"},
-        "log examples per second": {"of": {"examples_per_second": 1.0}, "log": True, "direction": "higher"},
+        "compute": {"of": {"multiply_accumulates": 1.0}, "log": True, "direction": "lower"},
+        "speed": {"of": {"examples_per_second": 1.0}, "log": True, "direction": "higher"},
     }
     config.comparisons = (
         *({"measure": "test/accuracy", "variant": name, "claim": "less", "smallest": 0.005} for name in VARIANTS),
-        *(
-            {"measure": measure, "variant": name, "claim": claim, "primary": False}
-            for measure, claim in (("multiply_accumulates", "less"), ("log examples per second", "greater"))
-            for name in VARIANTS
-        ),
+        *({"measure": "compute", "variant": name, "claim": "less", "smallest": 0.5} for name in VARIANTS),
+        *({"measure": "speed", "variant": name, "claim": "greater", "primary": False} for name in VARIANTS),
     )
     config.notes = (
         "Two convolutions with pools and the mean over space, so that all variants have the same parameters; stride 4"
         " leaves 7×7 pixels of 28×28 before the first pool. One rate, 0.005. Speed is that of training; of runs that"
-        " shared a program it is the program's. smallest: half a point of accuracy."
+        " shared a program it is the program's. smallest: half a point of accuracy, a factor of 1.65 in"
+        " multiply-accumulates."
     )
     return config.lock()

@@ -39,8 +39,8 @@ def get_config(scale="small"):
     )
     config.notes = (
         "Three stages of 1, 2, 3 or 6 convolutions and a linear layer on the means over space; the baseline has 4"
-        " layers. BatchNorm, which VGG lacks: its authors began their deep networks with layers of trained"
-        " shallow ones. Parameters grow with depth, as in the paper. 8,000 images, 10 epochs, one rate, 0.002."
-        " smallest: one point of accuracy."
+        " layers. BatchNorm, which VGG lacks: its authors began their deep networks with layers of trained shallow"
+        " ones. Parameters grow with depth, as in the paper. 8,000 images, 10 epochs, one rate, 0.002. smallest: one"
+        " point of accuracy."
     )
     return config.lock()

@@ -51,9 +51,9 @@ def get_config(scale="small"):
         ),
     )
     config.notes = (
-        "Each smaller set is a part of the larger ones. All train for 2,000 steps of 50 images: 1,250 epochs of"
-        " the smallest set, two of the largest, so that the amount of data is not an amount of steps. The"
-        " primary comparison is the exponent of the error as a power of n. smallest: 0.1,"
-        " with which ten times the data take a fifth of the errors away."
+        "Each smaller set is a part of the larger ones. All train for 2,000 steps of 50 images: 1,250 epochs of the"
+        " smallest set, two of the largest, so that the amount of data is not an amount of steps. The primary"
+        " comparison is the exponent of the error as a power of n. smallest: 0.1, with which ten times the data take a"
+        " fifth of the errors away."
     )
     return config.lock()

@@ -40,7 +40,7 @@ def get_config(scale="small"):
                 "name": f"CNN's drop by {kind}, severity 5",
                 "measure": f"drop by {kind} 5",
                 "contrast": {"baseline": 1.0},
-                "claim": "equal",
+                "claim": "not_greater",
                 "smallest": 0.05,
                 "primary": kind in NOISE,
             }

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from cnn_jax.benchmark.store import markdown
+from cnn_jax.benchmark.store import cores, markdown
 from cnn_jax.benchmark.study_race import measure_study
 from cnn_jax.benchmark.study_sides import CONFIG, Trained, accuracy, write_study_file
 from cnn_jax.errors import UserError
@@ -125,7 +125,11 @@ def test_a_study_against_our_runs_in_turn():
 @pytest.mark.slow
 def test_a_study_against_torch(torch_python):
     # Enough epochs that a mistake in the script's recipe shows.
-    (row, _), _ = measure(python=lambda: torch_python, epochs=8)
+    rows, _ = measure(python=lambda: torch_python, epochs=8)
+    row = rows[0]
+    if cores() > 1:
+        assert rows[1]["peer_variant"].startswith(f"{min(cores(), 2)} loops at once, ")
+        assert rows[1]["ratio"] > 0
     assert row["peer_versions"]["torch"]
     assert row["peer_variant"].startswith("a loop, ")
     assert row["ratio"] == pytest.approx(row["peer_seconds"][0] / row["seconds"][0])

@@ -24,6 +24,14 @@ GEOMETRIES = {
     "cropping": ((9, 8), (3, 3), (1, 2), ((-1, 0), (0, -2)), (1, 1)),
     "padding beyond the window": ((3, 3), (2, 2), (1, 1), ((4, 3), (0, 5)), (1, 1)),
     "one pixel": ((1, 1), (3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1)),
+    "smaller than the window": ((2, 2), (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1)),
+    "smaller, along one axis": ((9, 2), (3, 5), (2, 1), ((1, 1), (2, 3)), (1, 1)),
+    "smaller, strided": ((2, 3), (5, 4), (2, 3), ((2, 2), (3, 1)), (1, 1)),
+    "smaller, dilated": ((4, 3), (3, 2), (1, 2), ((2, 2), (3, 1)), (2, 3)),
+    "smaller, cropped on one side": ((4, 4), (5, 3), (1, 1), ((3, -1), (-1, 2)), (1, 1)),
+    "smaller, with taps that see zeros alone": ((1, 2), (7, 9), (1, 1), ((3, 3), (4, 4)), (1, 1)),
+    "smaller, full": ((2, 2), (3, 3), (1, 1), ((2, 2), (2, 2)), (1, 1)),
+    "1-D, smaller": ((2,), (3,), (1,), ((1, 1),), (1,)),
     "3-D": ((4, 5, 3), (2, 3, 2), (2, 1, 1), ((0, 1), (1, 1), (0, 0)), (1, 1, 2)),
 }
 
@@ -61,7 +69,8 @@ def derivatives(convolution, x, kernel):
     return {
         "value": convolution(x, kernel),
         "gradients": gradient(x, kernel),
-        "forward mode": jax.jvp(loss, (x, kernel), tangents)[1],
+        # Not of the loss: a single sum of both signs may cancel to next to nothing.
+        "forward mode": jax.jvp(lambda *primals: jnp.sin(convolution(*primals)), (x, kernel), tangents)[1],
         "forward over reverse": jax.jvp(gradient, (x, kernel), tangents)[1],
         "reverse over reverse": jax.grad(squared, argnums=(0, 1))(x, kernel),
     }

@@ -80,6 +80,31 @@ def test_what_is_no_plain_file_is_left_to_pillow(photograph):
         np.testing.assert_array_equal(decode_image(content, name="x"), expected)
 
 
+@pytest.mark.parametrize("sampling", [(h << 4) | v for h in (1, 2, 3, 4) for v in (1, 2, 4)])
+def test_any_sampling_of_colours_is_decoded_as_pillow_does(photograph, sampling):
+    content = bytearray(encoded(photograph.resize((64, 48)), subsampling="4:2:0"))
+    frame = content.index(b"\xff\xc0")
+    assert content[frame + 11] == 0x22  # of the first component: twice as many across and down
+    content[frame + 11] = sampling
+    try:
+        expected = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+    except OSError:
+        with pytest.raises(CorruptImageError, match="'x'"):
+            decode_image(bytes(content), name="x")
+    else:
+        np.testing.assert_array_equal(decode_image(bytes(content), name="x"), expected)
+
+
+def test_too_little_memory_is_named(photograph, monkeypatch):
+    def fail(*_):
+        raise MemoryError
+
+    content = encoded(photograph.resize((64, 48)))
+    monkeypatch.setattr("simplejpeg.decode_jpeg", fail)
+    assert plain(content) is None
+    assert decode_image(content, name="x").shape == (48, 64, 3)  # Pillow had enough
+
+
 def test_a_damaged_file_is_never_decoded_by_half(photograph):
     content = encoded(photograph.resize((160, 120)), quality=90)
     generator = np.random.default_rng(0)

@@ -416,6 +416,19 @@ def test_a_number_without_a_logarithm_leaves_its_run_out_and_is_told(value, reas
     assert list(analyse(study, rows).tested[0].differences) == [0, 2, 4]
 
 
+def test_runs_that_may_never_reach_a_target_are_told():
+    steps_to = {"steps_to": {"metric": "validation/accuracy", "target": 0.9}, "direction": "lower"}
+    study = make_study({"measure": "soon", "variant": "wide"}, measures={"soon": steps_to})
+    rows = [
+        RunRow(variant, seed, "completed", {"soon": 100.0 if variant == "wide" and seed else 40.0, "steps": 100.0})
+        for variant in ("baseline", "wide")
+        for seed in SEEDS
+    ]
+    assert warnings_of(study, rows, "or never") == [
+        "wide: 4 runs reach soon with their last step or never, and count as all steps"
+    ]
+
+
 def test_unequal_budgets_of_tuning_are_told():
     grid, longer = {"optimizer.learning_rate": (0.1, 0.2)}, {"optimizer.learning_rate": (0.1, 0.2, 0.4)}
     rows = make_rows(baseline=[0.9] * 5, wide=[0.9] * 5, deep=[0.9] * 5)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from cnn_jax.errors import UserError
-from cnn_jax.study.cell import Plan, write_plan
+from cnn_jax.study.cell import Plan, read_plan, write_plan
 from cnn_jax.study.index import claims_table
 from cnn_jax.study.make_report import keep_report, make_report
 from cnn_jax.study.report import RULE_ANCHOR
@@ -23,6 +23,7 @@ from cnn_jax.study.runner import work
 from cnn_jax.study.spec import check_study
 from cnn_jax.study.stored import read_study, row_of, write_study
 from cnn_jax.train.checkpoint import Checkpoints
+from cnn_jax.train.config import to_plain
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TIMES = ("seconds", "examples_per_second")
@@ -209,8 +210,6 @@ def start(arguments: list[str]) -> subprocess.Popen:
 
 
 def rows_in(directory: pathlib.Path):
-    from cnn_jax.study.cell import read_plan
-
     study = read_study(directory)
     rows = [row_of(study, cell, directory) for cell in read_plan(directory).cells]
     return {(row.variant, row.seed): row for row in rows}
@@ -302,6 +301,9 @@ def test_workers_do_the_study(finished, module_study, tmp_path, how):
     )
     assert_same(one, other, mode="together" if "--mode=together" in how else "in_turn")
     assert "Report: " in out
+    if "--launcher=local" not in how:
+        arguments = "--workers=2 --mode=" + ("together" if "--mode=together" in how else "in_turn")
+        assert arguments in (directory / "report.md").read_text(encoding="utf-8")  # the command that makes it again
 
 
 @pytest.mark.slow
@@ -338,6 +340,36 @@ def test_a_cell_keeps_one_checkpoint(finished):
             assert Checkpoints(cell / "checkpoints", keep=None).steps() == [12]
 
 
+def test_the_first_step_that_reaches_a_target_is_read_from_the_log(finished, tmp_path):
+    directory = tmp_path / "copy"
+    shutil.copytree(finished[0], directory)
+    cell = next(each for each in read_plan(directory).cells if (each.variant, each.seed) == ("baseline", 0))
+    targets = {
+        "at once": ("higher", 0.0),
+        "never": ("higher", 1e9),
+        "falls": ("lower", 1e9),
+        "unheard": ("higher", 0.0),
+    }
+    steps_to = {
+        name: {
+            "steps_to": {"metric": f"train/{'los' if name == 'unheard' else 'loss'}", "target": at, "direction": way}
+        }
+        for name, (way, at) in targets.items()
+    }
+    study = read_study(directory)
+    study = check_study({**to_plain(study), "measures": {**to_plain(study)["measures"], **steps_to}})
+
+    def values():
+        found = row_of(study, cell, directory).values
+        return [found[name] for name in targets]
+
+    assert values() == [4, 12, 4, None]
+    path = cell.folder(directory) / "result.json"
+    result = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**result, "status": "early_stopped"}), encoding="utf-8")
+    assert values() == [4, None, 4, None]  # it did not have the time to
+
+
 def test_a_study_that_is_kept_is_in_the_table_of_claims(finished, module_study, tmp_path):
     place = keep_report(finished[0], tmp_path / "results")
     assert place == tmp_path / "results" / "tiny"
@@ -348,6 +380,15 @@ def test_a_study_that_is_kept_is_in_the_table_of_claims(finished, module_study, 
     assert module_study["claim"] in row
     assert "(results/tiny/report.md)" in row
     assert keep_report(finished[0], tmp_path / "results") == place  # what was there is replaced
+    # What a killed process has left is in nobody's way.
+    shutil.copytree(place, tmp_path / "results" / ".tiny.123")
+    assert len(claims_table(tmp_path / "results", readme=tmp_path / "README.md").splitlines()) == 3
+    full = tmp_path / "full"
+    shutil.copytree(finished[0], full)
+    path = full / "study.json"
+    path.write_text(path.read_text(encoding="utf-8").replace('"small"', '"full"'), encoding="utf-8")
+    assert keep_report(full, tmp_path / "results").name == "tiny_full"
+    assert len(claims_table(tmp_path / "results", readme=tmp_path / "README.md").splitlines()) == 4
 
 
 def test_the_readme_has_the_table_of_what_is_stored_and_the_rule():

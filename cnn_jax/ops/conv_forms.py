@@ -75,7 +75,7 @@ def unfolded(
     rhs_dilation: Sequence[int],
 ) -> Float[Array, "B *out F"]:
     """The product of what each window sees with the kernel (im2col); taps that see padding alone are left out."""
-    rank, channels, features = len(window_strides), *kernel.shape[-2:]
+    channels, features = kernel.shape[-2:]
     out, taps, around = [], [], []
     for n, size, stride, (before, after), step in zip(
         x.shape[1:-1], kernel.shape[:-2], window_strides, padding, rhs_dilation, strict=True
@@ -98,7 +98,7 @@ def unfolded(
     seen_by_windows = jnp.concatenate(views, axis=-1).reshape(-1, len(views) * channels)
     used = kernel[tuple(slice(each.start, each.stop) for each in taps)]
     product = seen_by_windows @ used.reshape(-1, features)  # [*taps, C, F] -> [taps * C, F]
-    return product.reshape(len(x), *out[:rank], features)  # [N, F] -> [B, *out, F]
+    return product.reshape(len(x), *out, features)  # [N, F] -> [B, *out, F]
 
 
 def every(x: Float[Array, "B *space C"], stride: Sequence[int]) -> Float[Array, "B *out C"]:

@@ -2,7 +2,9 @@
 
 import io
 import os
+import pathlib
 import pickle
+import tempfile
 
 import numpy as np
 import pytest
@@ -230,22 +232,38 @@ def test_nothing_readable_is_an_error(tmp_path):
         opened(tmp_path).load("train", on_corrupt="skip")
 
 
-def test_files_and_folders_that_may_not_be_read(tmp_path):
-    fill(tmp_path, count=2)
-    path = tmp_path / "cat" / "000.png"
+@pytest.fixture
+def as_nobody():
+    """A folder of an ordinary user, and this process as that user: root may read everything."""
+    nobody = 65534
+    with tempfile.TemporaryDirectory() as name:
+        if os.geteuid() == 0:
+            os.chown(name, nobody, nobody)
+            os.seteuid(nobody)
+            try:
+                yield pathlib.Path(name)
+            finally:
+                os.seteuid(0)
+        else:
+            yield pathlib.Path(name)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="this system has other permissions")
+def test_files_and_folders_that_may_not_be_read(as_nobody):
+    fill(as_nobody, count=2)
+    path = as_nobody / "cat" / "000.png"
     path.chmod(0)
     try:
-        if os.access(path, os.R_OK):
-            pytest.skip("this user (root) may read everything")
-        source = opened(tmp_path)
+        source = opened(as_nobody)
         with pytest.raises(CorruptImageError, match=r"000\.png' cannot be read: Permission denied"):
             source.load("train")
-        (tmp_path / "dog").chmod(0)
+        assert len(source.load("train", on_corrupt="skip", max_corrupt=1)) == 3
+        (as_nobody / "dog").chmod(0)
         with pytest.raises(UserError, match=r"dog' cannot be read: Permission denied"):
-            opened(tmp_path)
+            opened(as_nobody)
     finally:
         path.chmod(0o600)
-        (tmp_path / "dog").chmod(0o700)
+        (as_nobody / "dog").chmod(0o700)
 
 
 def test_a_file_in_two_lists_is_refused(tmp_path):

@@ -12,6 +12,7 @@ from cnn_jax.errors import UserError
 from cnn_jax.methods.summarize import summarize
 from cnn_jax.study.probes import check_probes
 from cnn_jax.study.spec import BASELINE, load_study, training_config, trials, tuning_for, variants_of
+from cnn_jax.study.stored import read_study
 from cnn_jax.train.run import build, build_model
 
 FOLDER = pathlib.Path(__file__).resolve().parents[2] / "configs" / "studies"
@@ -23,6 +24,7 @@ CLAIMS = (
 FILES = {file.stem.partition("_")[0]: file for file in sorted(FOLDER.glob("*.py"))}
 WITH_FULL_SCALE = ("c07", "c14")
 REFERENCES = [f"{claim}:{scale}" for claim in CLAIMS for scale in ("small", "full")[: 1 + (claim in WITH_FULL_SCALE)]]
+KEPT = sorted(path.parent for path in (FOLDER.parents[1] / "experiments" / "results").glob("c*/study.json"))
 FAST = ("c05:small", "c30:small")
 BUILT = [pytest.param(reference, marks=[] if reference in FAST else [pytest.mark.slow]) for reference in REFERENCES]
 SHAPES = {"digits": (8, 8, 1), "mnist": (28, 28, 1), "fashion_mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
@@ -52,6 +54,17 @@ def test_a_study_is_accepted(reference):
     assert study.claim.endswith(".")
     assert any(comparison.primary for comparison in study.comparisons)
     assert all(comparison.smallest > 0 for comparison in study.comparisons if comparison.primary)
+
+
+@pytest.mark.parametrize("folder", KEPT, ids=[folder.name for folder in KEPT])
+def test_what_is_kept_is_the_study_that_its_file_describes(folder):
+    kept = read_study(folder)
+    described = study_of(f"{kept.id}:{kept.scale}")
+    assert variants_of(kept).keys() == variants_of(described).keys()
+    for name in variants_of(kept):
+        assert training_config(kept, name, seed=0) == training_config(described, name, seed=0), name
+    for part in ("seeds", "claim", "measures", "comparisons", "probes", "tuning", "tuning_of", "controls", "interval"):
+        assert getattr(kept, part) == getattr(described, part), part
 
 
 @pytest.mark.parametrize("claim", CLAIMS)

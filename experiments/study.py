@@ -191,9 +191,18 @@ def report(arguments: Sequence[str]) -> int:
     """Write the report of what is stored; exit with 1 where a run failed or is missing."""
     parser = command.Parser("Write the report of what is stored in a study's directory.")
     parser.add_argument("directory", metavar="DIR", help="the study's directory")
-    directory = pathlib.Path(parser.parse_args(arguments).directory).expanduser()
-    from cnn_jax.study.make_report import make_report
+    parser.add_argument(
+        "--study",
+        metavar="FILE[:SCALE]",
+        help="judge the stored runs by what this file compares; its runs are the same",
+    )
+    known = parser.parse_args(arguments)
+    directory = pathlib.Path(known.directory).expanduser()
+    from cnn_jax.study.make_report import judge_anew, make_report
 
+    if known.study is not None:
+        study = _study(known.study, None, ())
+        judge_anew(directory, study, *_origin(known.study, study.scale))
     analysis, rows = make_report(directory)
     print(analysis.sentence)
     for warning in analysis.warnings:

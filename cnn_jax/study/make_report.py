@@ -9,13 +9,13 @@ from typing import Any
 
 from cnn_jax.errors import UserError
 from cnn_jax.study.analysis import analyse
-from cnn_jax.study.cell import Cell, Plan, read_plan
+from cnn_jax.study.cell import Cell, Plan, read_plan, write_plan
 from cnn_jax.study.index import kept_name
 from cnn_jax.study.origin_tables import Provenance
 from cnn_jax.study.outcome import Analysis, RunRow
 from cnn_jax.study.report import FIGURES, PAGE, write_report
-from cnn_jax.study.spec import Study, variants_of
-from cnn_jax.study.stored import STUDY, curves_of, passports, read_study, row_of
+from cnn_jax.study.spec import Study, training_config, variants_of
+from cnn_jax.study.stored import STUDY, curves_of, passports, read_study, row_of, write_study
 
 CURVES = ("train/loss", "validation/loss", "train/accuracy", "validation/accuracy", "train/gradient_norm")
 """Metrics of the logs, the more telling ones behind."""
@@ -43,6 +43,34 @@ def make_report(directory: pathlib.Path, *, place: pathlib.Path | None = None) -
     origin = provenance(plan, passports(counted, directory))
     write_report(place or directory, study, rows, curves, analysis, origin)
     return analysis, rows
+
+
+def judge_anew(directory: pathlib.Path, study: Study, reference: str, sha256: str) -> None:
+    """Put another form of a study in the place of the stored one: other measures, comparisons or notes, the same runs.
+
+    Args:
+      directory: of a study that was begun.
+      study: the form that is to count.
+      reference: its file, and `sha256` the file's checksum: see `Plan`.
+      sha256: see above.
+
+    Raises:
+      UserError: it has other runs than those that are stored.
+    """
+    kept, plan = read_study(directory), read_plan(directory)
+    names = variants_of(study)
+    same = (kept.id, kept.scale, kept.seeds, kept.probes) == (study.id, study.scale, study.seeds, study.probes)
+    same = (
+        same
+        and names.keys() == variants_of(kept).keys()
+        and (kept.tuning, kept.tuning_of) == (study.tuning, study.tuning_of)
+    )
+    if not same or any(training_config(kept, name, seed=0) != training_config(study, name, seed=0) for name in names):
+        raise UserError(
+            f"{str(directory)!r} holds other runs than {reference!r} describes; run the study, `report` trains nothing"
+        )
+    write_study(directory, study)
+    write_plan(directory, plan.model_copy(update={"reference": reference, "sha256": sha256}))
 
 
 def keep_report(directory: pathlib.Path, results: pathlib.Path) -> pathlib.Path:

@@ -32,7 +32,7 @@ RULE = (
     " and an effect that matters is excluded. Depends: it has the claimed sign and is significant, but an effect"
     " that matters is excluded. A claim of equality, or of no loss, is supported where an effect that matters is"
     " excluded, and refuted where a significant one matters, which for no loss has to be a loss. Everything else is"
-    " inconclusive. The study is what its primary comparisons are (all, where none is primary). Where they differ it"
+    " inconclusive. The study is what its primary comparisons are (all, if no one is primary). Where they differ it"
     " depends if some are supported and some refuted, or one depends; else it is refuted if one is, else inconclusive."
 )
 

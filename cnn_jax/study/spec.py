@@ -34,10 +34,7 @@ class _Section(pydantic.BaseModel):
 
 
 class StepsTo(_Section):
-    """The first step whose logged value reaches a target; all steps of a run that never does, which is too few.
-
-    A run that ended early without reaching it has none.
-    """
+    """The first step whose logged value reaches a target; all steps of a completed run that never does, too few."""
 
     metric: str
     target: float

@@ -17,7 +17,7 @@ import pytest
 from cnn_jax.errors import UserError
 from cnn_jax.study.cell import Plan, read_plan, write_plan
 from cnn_jax.study.index import claims_table
-from cnn_jax.study.make_report import keep_report, make_report
+from cnn_jax.study.make_report import judge_anew, keep_report, make_report
 from cnn_jax.study.report import RULE_ANCHOR
 from cnn_jax.study.runner import work
 from cnn_jax.study.spec import check_study
@@ -338,6 +338,25 @@ def test_a_cell_keeps_one_checkpoint(finished):
     for cell in (directory / "cells").iterdir():
         if cell.is_dir():
             assert Checkpoints(cell / "checkpoints", keep=None).steps() == [12]
+
+
+def test_stored_runs_can_be_judged_anew_but_not_as_other_runs(finished, module_study, tmp_path):
+    directory = tmp_path / "copy"
+    shutil.copytree(finished[0], directory)
+    comparison = {"measure": "gap", "variant": "hidden layer", "claim": "less", "name": "another question"}
+    judge_anew(directory, check_study({**module_study, "comparisons": (comparison,)}), "new.py", "0" * 64)
+    make_report(directory)
+    text = (directory / "report.md").read_text(encoding="utf-8")
+    assert "another question" in text
+    assert "--study=new.py" in text
+    for change in (
+        {"seeds": (0, 1)},
+        {"variants": {**module_study["variants"], "slow": {"optimizer.learning_rate": 0.01}}},
+        {"overrides": {"train.duration": {"steps": 8}}},
+        {"probes": ({"name": "sparsity"},)},
+    ):
+        with pytest.raises(UserError, match=r"holds other runs than 'new\.py' describes"):
+            judge_anew(directory, check_study({**module_study, **change}), "new.py", "")
 
 
 def test_the_first_step_that_reaches_a_target_is_read_from_the_log(finished, tmp_path):

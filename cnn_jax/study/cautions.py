@@ -42,7 +42,6 @@ def cautions(
         *_of_runs(study, rows, strangers),
         *_of_values(study, rows, without, tested),
         *_of_budgets(study),
-        *_of_choices(study, rows),
         *_of_seeds(study, tested),
         *_of_provenance(study, rows),
     )
@@ -149,21 +148,6 @@ def _of_budgets(study: Study) -> list[str]:
         return []
     parts = [f"{', '.join(names)} by {number} runs" for number, names in sorted(spent.items())]
     return [f"variants were not tuned equally: {'; '.join(parts)}"]
-
-
-def _of_choices(study: Study, rows: Sequence[RunRow]) -> list[str]:
-    """Where tuning chose the first or the last number of its grid, the best one may lie beyond."""
-    found: dict[str, None] = {}
-    for row in rows:
-        tuning = tuning_for(study, row.variant)
-        for path, value in row.chosen.items() if row.status in COUNTED else ():
-            tried = sorted(x for x in (tuning.grid.get(path, ()) if tuning else ()) if isinstance(x, int | float))
-            if len(tried) > 2 and value in (tried[0], tried[-1]):
-                found[
-                    f"{row.variant}: tuning chose {path}={value:g}, the end of what it tried ({tried[0]:g} to"
-                    f" {tried[-1]:g}); beyond it may be better"
-                ] = None
-    return list(found)
 
 
 def _of_seeds(study: Study, tested: Sequence[Judged]) -> list[str]:

@@ -1,5 +1,6 @@
 """The report of a study's directory, made of what is stored there: neither data nor code of the runs is needed."""
 
+import dataclasses
 import os
 import pathlib
 import shlex
@@ -16,6 +17,7 @@ from cnn_jax.study.outcome import Analysis, RunRow
 from cnn_jax.study.report import FIGURES, PAGE, write_report
 from cnn_jax.study.spec import Study, training_config, variants_of
 from cnn_jax.study.stored import STUDY, curves_of, passports, read_study, row_of, write_study
+from cnn_jax.study.tuning import remarks
 
 CURVES = ("train/loss", "validation/loss", "train/accuracy", "validation/accuracy", "train/gradient_norm")
 """Metrics of the logs, the more telling ones behind."""
@@ -38,7 +40,8 @@ def make_report(directory: pathlib.Path, *, place: pathlib.Path | None = None) -
     there = {(row.variant, row.seed) for row in rows}
     wanted = [(variant, seed) for variant in variants_of(study) for seed in study.seeds]
     rows += [RunRow(*cell, "missing") for cell in wanted if cell not in there]
-    analysis = analyse(study, rows)
+    analysis, tried = analyse(study, rows), [cell for cell in plan.cells if cell.trial is not None]
+    analysis = dataclasses.replace(analysis, warnings=(*analysis.warnings, *remarks(study, tried, directory)))
     curves = curves_of(counted, directory, _curves(study, counted, directory))
     origin = provenance(plan, passports(counted, directory))
     write_report(place or directory, study, rows, curves, analysis, origin)

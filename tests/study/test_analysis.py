@@ -1,6 +1,5 @@
 """What is concluded from rows: measures, paired differences, every branch of the rule, sentences, and error rates."""
 
-import dataclasses
 import math
 import random
 import re
@@ -446,20 +445,6 @@ def test_unequal_budgets_of_tuning_are_told():
     assert told["more"] == ["variants were not tuned equally: baseline, deep by 2 runs; wide by 6 runs"]
     assert told["alone"] == ["variants were not tuned equally: baseline, deep by 0 runs; wide by 2 runs"]
     assert told["equal"] == told["controls"] == []
-
-
-@pytest.mark.parametrize(("chosen", "told"), [(0.1, True), (0.2, False), (0.4, True)])
-def test_a_choice_at_the_end_of_the_grid_is_told(chosen, told):
-    study = make_study(tuning={"grid": {"optimizer.learning_rate": (0.1, 0.2, 0.4)}})
-    rows = make_rows(baseline=[0.9] * 5, wide=[0.9] * 5)
-    rows = [dataclasses.replace(row, chosen={"optimizer.learning_rate": chosen}) for row in rows]
-    found = warnings_of(study, rows, "tuning chose")
-    assert bool(found) == told
-    if told:
-        assert found[1] == (
-            f"wide: tuning chose optimizer.learning_rate={chosen}, the end of what it tried (0.1 to 0.4); beyond it may"
-            " be better"
-        )
 
 
 def test_a_null_variant_that_differs_is_told_with_the_size_of_the_noise():

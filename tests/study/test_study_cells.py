@@ -8,11 +8,12 @@ import pytest
 from cnn_jax.errors import UserError
 from cnn_jax.study import build, plan
 from cnn_jax.study.build import Experiments, study_cells, trial_cells
-from cnn_jax.study.cell import Plan, read_plan, write_plan
+from cnn_jax.study.cell import Cell, Plan, read_plan, write_plan
 from cnn_jax.study.code_version import meaning
 from cnn_jax.study.groups import groups_of, is_alone, most_together
 from cnn_jax.study.plan import estimated_seconds, matrix, measure
 from cnn_jax.study.spec import check_study, training_config, variants_of
+from cnn_jax.study.tuning import choose, remarks
 
 
 def cells_of(study: dict, chosen=None):
@@ -205,6 +206,44 @@ def test_trials_are_every_combination_with_their_own_seeds(tiny_study):
     assert [sum(cell.variant == name for cell in cells) for name in variants_of(study)] == [12, 2, 12]
     assert {cell.seed for cell in cells if cell.variant == "slow"} == {9}
     assert len({cell.key for cell in cells}) == 26
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "chosen", "remark"),
+    [
+        ((0.5, 0.7, 0.6), 0.2, None),
+        (
+            (0.7, 0.6, 0.5),
+            0.1,
+            "baseline: tuning chose optimizer.learning_rate=0.1, the end of what it tried (0.1 to 0.4)",
+        ),
+        (
+            (0.5, 0.6, 0.7),
+            0.4,
+            "baseline: tuning chose optimizer.learning_rate=0.4, the end of what it tried (0.1 to 0.4)",
+        ),
+        ((0.5, 0.5, 0.5), 0.1, "baseline: all 3 trials of its tuning scored the same; the first one was taken"),
+        ((None, 0.5, None), 0.2, None),
+        ((None, None, None), 0.1, "baseline: no trial of its tuning ended well; the first one was taken"),
+    ],
+)
+def test_a_choice_and_what_is_to_be_said_of_it(tiny_study, tmp_path, accuracies, chosen, remark):
+    grid = {"optimizer.learning_rate": (0.1, 0.2, 0.4)}
+    study = check_study({**tiny_study, "tuning": {"grid": grid, "seeds": (7,)}})
+    cells = []
+    for number, accuracy in enumerate(accuracies):
+        rate = grid["optimizer.learning_rate"][number]
+        cell = Cell(
+            variant="baseline", seed=7, chosen={"optimizer.learning_rate": rate}, trial=number, data={}, key="0"
+        )
+        cells.append(cell)
+        metrics = {"validation/accuracy": accuracy} if accuracy is not None else {}
+        cell.folder(tmp_path).mkdir(parents=True)
+        text = json.dumps({"status": "completed" if metrics else "diverged", "metrics": metrics})
+        (cell.folder(tmp_path) / "result.json").write_text(text, encoding="utf-8")
+    assert choose(study, cells, tmp_path) == {"baseline": {"optimizer.learning_rate": chosen}}
+    found = remarks(study, cells, tmp_path)
+    assert [text.startswith(remark or "") for text in found] == [True] * (remark is not None)
 
 
 def test_a_plan_is_what_is_written(tiny_study, tmp_path):

@@ -20,6 +20,9 @@ NETWORKS = {
     "mobilenet_v2": {"dropout_rate": 0.0},
 }
 """Names in training_step/, which are ours too, and arguments."""
+ONE_UNIT = 5e-3
+"""What a gradient may differ by where one ReLU, whose input is 0 but for rounding, falls on the other side: which ones do
+depends on the processor, and on the order in which XLA adds."""
 
 
 @pytest.fixture(scope="module")
@@ -102,4 +105,4 @@ def test_a_step_is_as_near_in_float32_as_torchs_own(name, reference):
     assert abs(loss / meta["loss"] - 1) <= 1e-5
     for found, kind in ((gradients, "gradients"), (statistics, "statistics")):
         worst, key = reference.compare(found, meta[kind], floor=reference.ROUGH_FLOOR)
-        assert worst <= 10 * noise[kind], key
+        assert worst <= max(10 * noise[kind], ONE_UNIT), key

@@ -21,8 +21,8 @@ NETWORKS = {
 }
 """Names in training_step/, which are ours too, and arguments."""
 ONE_UNIT = 5e-3
-"""What a gradient may differ by where one ReLU, whose input is 0 but for rounding, falls on the other side: which ones do
-depends on the processor, and on the order in which XLA adds."""
+"""What a gradient may differ by where one ReLU, whose input is 0 but for rounding, falls on the other side: which ones
+do depends on the processor, and on the order in which XLA adds."""
 
 
 @pytest.fixture(scope="module")

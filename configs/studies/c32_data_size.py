@@ -34,13 +34,13 @@ def get_config(scale="small"):
     config.seeds = tuple(range(8))
     config.measures = {
         "test/accuracy": {"direction": "higher", "share": True},
-        "log error": {"of": {"test/error": 1.0}, "log": True, "direction": "lower"},
+        "error": {"of": {"test/error": 1.0}, "log": True, "direction": "lower"},
         "gap": {"of": {"train/accuracy": 1.0, "test/accuracy": -1.0}, "direction": "lower", "share": True},
     }
     config.comparisons = (
         {
             "name": "exponent: slope of ln error over ln n",
-            "measure": "log error",
+            "measure": "error",
             "contrast": slope(names, [index * LOG_5 for index in range(len(SIZES))]),
             "claim": "less",
             "smallest": 0.1,

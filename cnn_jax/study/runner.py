@@ -44,7 +44,7 @@ def work(
       directory: of the study.
       mode: how the runs of a group are trained, see `many_runs.Runs`.
       worker: the number of this process, from 0: workers begin with different groups.
-      workers: how many there are; a group is cut into as many parts if there are fewer groups than workers.
+      workers: how many there are; a group is cut into as many parts, but for runs at once where groups are enough.
       note: told what goes on.
 
     Returns:
@@ -94,7 +94,9 @@ def _finish(
     # (cells that are trained at once, all that share their program); the same whatever is already done.
     parts, waiting = _parts(groups_of(cells), workers=workers, mode=mode), False
     while left := [part for part in parts if not all(_done(built, directory) for built in part[0])]:
-        first = worker % len(left)
+        first = (
+            worker * len(left) // workers % len(left)
+        )  # far from the others: a program is seldom compiled twice at once
         for part in [*left[first:], *left[:first]]:
             with contextlib.ExitStack() as opened:
                 taken = _take(part[0], directory, opened)
@@ -117,10 +119,14 @@ Part: TypeAlias = tuple[list[Built], list[Built]]
 
 
 def _parts(groups: Sequence[list[Built]], *, workers: int, mode: Mode | None) -> list[Part]:
-    """Each group in as many parts as give every worker some, and as fit in memory."""
+    """Each group in parts that fit in memory, and that give every worker some.
+
+    Runs in turn lose nothing by being apart, so that no worker has to wait for another's last group; runs at once do.
+    """
     found: list[Part] = []
     for group in groups:
-        most = len(group) if len(groups) >= workers else -(-len(group) // workers)
+        apart = mode != "vmap" or len(groups) < workers
+        most = -(-len(group) // workers) if apart else len(group)
         if is_alone(group[0]):
             most = 1
         elif mode == "vmap":

@@ -20,6 +20,10 @@ BEGIN, END = "<!-- claims: written by experiments/study.py index -->", "<!-- end
 HEADER = ("id", "claim", "verdict", "effect", "scale", "report")
 
 
+BENCHMARKS = "benchmarks"
+"""The folder beside the studies whose file of their benchmark bears the name of a study's."""
+
+
 class Claim(NamedTuple):
     """A stored study with what is computed from its rows."""
 
@@ -45,6 +49,8 @@ def read_claims(results: str | os.PathLike[str]) -> list[Claim]:
     """
     claims = []
     for path in pathlib.Path(results).glob(f"[!.]*/{STUDY}"):
+        if path.parent.name == BENCHMARKS:
+            continue
         study, rows = read_study(path.parent), tuple(read_results(path.parent / RESULTS))
         if path.parent.name != kept_name(study):
             raise UserError(f"{path} is the study {kept_name(study)!r}; name its folder so")

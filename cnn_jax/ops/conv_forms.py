@@ -19,6 +19,8 @@ from jaxtyping import Array, Float
 
 FOLDS = ((64, 4), (128, 2))
 """Largest product of input and output channels, and how many pixels of a row become channels then."""
+MOST_TAPS = 128
+"""Of a window that is unfolded: each is written out. 11×11 is the largest kernel of the classics."""
 
 
 def channels_last(rank: int) -> jax.lax.ConvDimensionNumbers:
@@ -58,11 +60,14 @@ def is_pointwise(kernel_shape: Sequence[int], padding: Sequence[tuple[int, int]]
 
 
 def is_smaller(space: Sequence[int], window: Sequence[int], dilation: Sequence[int]) -> bool:
-    """Whether an image has fewer pixels along some axis than the window reaches over.
+    """Whether an image has fewer pixels along some axis than a window of not too many taps reaches over.
 
-    XLA's CPU backend then leaves its fast path: two by two pixels of 128 channels and 3×3 windows took 27 times as long
-    as the product that `unfolded` makes of them, one pixel of 256 channels 10 times (one AVX-512 core, batch 64).
+    XLA's CPU backend then leaves its fast path: with many channels it is an order of magnitude slower than the product
+    that `unfolded` makes (timed on one AVX-512 core, batches of 64). The gradient of a kernel whose padding makes the
+    result larger than the image has a window as large as that; it stays with XLA.
     """
+    if math.prod(window) > MOST_TAPS:
+        return False
     return any(n < step * (size - 1) + 1 for n, size, step in zip(space, window, dilation, strict=True))
 
 

@@ -150,6 +150,16 @@ def test_the_gradient_of_a_large_depthwise_convolution_is_not_written_out_row_by
     assert equations(1_021) <= 1.2 * equations(16)  # 1,021 is prime
 
 
+def test_the_gradient_of_a_kernel_with_full_padding_is_not_written_out_pixel_by_pixel():
+    def lines(size):
+        x, kernel = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((2, size, size, 12), (3, 3, 12, 11)))
+        run = functools.partial(convolve, stride=(1, 1), padding=((2, 2), (2, 2)), dilation=(1, 1))
+        gradient = jax.grad(lambda x, kernel: run(x, kernel).sum(), argnums=1)
+        return jax.jit(gradient).lower(x, kernel).as_text().count("\n")
+
+    assert lines(100) <= 1.2 * lines(20)
+
+
 @pytest.mark.parametrize("groups", [2, 4])
 def test_groups_do_not_see_each_other(groups):
     x, kernel = inputs((6, 5), (3, 3), features=8, groups=groups)

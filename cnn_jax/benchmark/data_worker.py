@@ -79,9 +79,16 @@ def host_batches(row: DataRow) -> Iterator[Batch]:
             yield jax.block_until_ready(ahead.popleft())
 
 
-def resident_runner(row: DataRow) -> Run:
-    """Training with the split on the device, as `data.resident=true` has it."""
-    return timed(make_runs_runner([_experiment(row)], None))
+def resident_runner(row: DataRow, *, dispatched: bool) -> Run:
+    """Training with the split on the device, as `data.resident=true` has it.
+
+    Args:
+      row: of kind "resident".
+      dispatched: each step by itself, or `row.steps_per_dispatch` in one program.
+    """
+    train = make_runs_runner([_experiment(row, steps_per_dispatch=1 if dispatched else row.steps_per_dispatch)], None)
+    repeats = row.steps_per_dispatch if dispatched else 1
+    return timed(lambda dispatches: train(dispatches * repeats))
 
 
 def fixed_runner(row: DataRow, *, dispatched: bool) -> Run:
@@ -91,7 +98,7 @@ def fixed_runner(row: DataRow, *, dispatched: bool) -> Run:
       row: of kind "resident".
       dispatched: each step by itself, or as many in one program as the split on the device has.
     """
-    experiment = _experiment(row)
+    experiment = _experiment(row, steps_per_dispatch=row.steps_per_dispatch)
     held: dict[str, Any] = {"state": experiment.initial_state(), "pending": experiment.empty_metrics()}
     batch, per_dispatch = experiment.batch(0), row.steps_per_dispatch
     if dispatched:
@@ -122,10 +129,10 @@ def _fixed_program(experiment: Experiment, steps: int) -> Callable[..., Any]:
     return jax.jit(program, donate_argnums=(0, 1), compiler_options=experiment.compiler_options)
 
 
-def _experiment(row: DataRow) -> Experiment:
+def _experiment(row: DataRow, *, steps_per_dispatch: int) -> Experiment:
     if row.case is None:
         raise UserError(f"{row.name} has no network")
-    overrides = ("--config.data.resident=true", f"--config.train.steps_per_dispatch={row.steps_per_dispatch}")
+    overrides = ("--config.data.resident=true", f"--config.train.steps_per_dispatch={steps_per_dispatch}")
     return make_experiment(row.case, overrides=overrides, batches=row.examples // row.batch_size)
 
 
@@ -194,7 +201,10 @@ def runners(row: DataRow, side: str) -> dict[str, Callable[[], Run]]:
     if row.kind == "host":
         return {"jit": lambda: host_runner(row)}
     if row.kind == "resident":
-        return {"resident": lambda: resident_runner(row)}
+        return {
+            "many steps a dispatch": lambda: resident_runner(row, dispatched=False),
+            "one step a dispatch": lambda: resident_runner(row, dispatched=True),
+        }
     return {"stream": lambda: stream_runner(row)}
 
 

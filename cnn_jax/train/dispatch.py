@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Int, Key
 
-from cnn_jax.data.resident import epochs_touched, resident_batch
+from cnn_jax.data.resident import epoch_orders, epochs_touched, resident_batch
 from cnn_jax.data.sources import LabelledImages
 from cnn_jax.train.sharding import place_whole
 from cnn_jax.train.state import TrainState
@@ -46,7 +46,6 @@ def several_steps(
       steps: how many; a device scalar makes a loop of any length, a number one whose length the compiler knows, which
         lets a GPU run ahead of the host.
     """
-
     # Each batch is made one step ahead and carried: what a loop carries is written to memory once, while XLA would fuse
     # the gathering into every consumer of the batch, and a convolution reads each pixel many times.
     last = state.step + steps - 1
@@ -156,6 +155,37 @@ def resident_advance(
         return advance
 
     return with_context
+
+
+def resident_batches(
+    key: Key[Array, ""], split: LabelledImages, *, batch_size: int, sharding: NamedSharding, mesh: Mesh
+) -> Callable[[int], Batch]:
+    """Steps done to the next batch of a split that is put on every device, gathered by a program of its own.
+
+    For one step in a dispatch: a program of step and gathering would gather again in every consumer of the batch.
+
+    Args:
+      key: the run's key.
+      split: the training split.
+      batch_size: B.
+      sharding: how batches are divided over devices.
+      mesh: the devices, each of which gets the split whole.
+    """
+    examples = len(split)
+    epochs = epochs_touched(1, batch_size=batch_size, examples=examples)
+    data = place_whole({"image": split.images, "label": split.labels}, mesh)
+    orders = jax.jit(functools.partial(epoch_orders, epochs=epochs, examples=examples))
+    gather = jax.jit(functools.partial(resident_batch, batch_size=batch_size), out_shardings=sharding)
+
+    @functools.lru_cache(maxsize=1)
+    def orders_from(first: int) -> tuple[jax.Array, jax.Array]:
+        on_device = place_whole(np.int32(first), mesh)
+        return orders(key, on_device), on_device
+
+    def batch(done: int) -> Batch:
+        return gather(data, *orders_from(done * batch_size // examples), place_whole(np.int32(done), mesh))
+
+    return batch
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from cnn_jax.data.transform import evaluation_transform, training_transform
 from cnn_jax.tasks.task import Task
 from cnn_jax.train.compiler import compiler_options, creation_options
 from cnn_jax.train.config import Config
-from cnn_jax.train.dispatch import Advance, Program, Step, resident_advance, resident_steps
+from cnn_jax.train.dispatch import Advance, Program, Step, resident_advance, resident_batches, resident_steps
 from cnn_jax.train.evaluate import EvaluationStep, evaluate, evaluation_step, nan_where_masked, scalars, summarize
 from cnn_jax.train.lift import Traced, trace
 from cnn_jax.train.loop import Plan
@@ -214,23 +214,24 @@ class Experiment:
         Args:
           batch: step to batch on the devices; `self.batch` unless given.
         """
-        batch = batch or self.batch
-        train = self.splits["train"]
-        if self.config.data.resident and not isinstance(train, StreamedImages):  # `build` refuses both
-            whole, batch_size = replicated(self.mesh), self.plan.batch_size
+        train, size, over = self.splits["train"], {"batch_size": self.plan.batch_size}, divided(self.mesh)
+        resident = self.config.data.resident and not isinstance(train, StreamedImages)  # `build` refuses both
+        if resident and self.plan.steps_per_dispatch == 1:
+            batch = resident_batches(self._key_on_devices(), train, **size, sharding=over, mesh=self.mesh)
+        elif resident:
             with_key = resident_advance(
-                functools.partial(resident_steps, step=self.step(), batch_size=batch_size, sharding=divided(self.mesh)),
+                functools.partial(resident_steps, step=self.step(), **size, sharding=over),
                 epoch_orders,
                 train,
-                batch_size=batch_size,
+                **size,
                 steps_per_dispatch=self.plan.steps_per_dispatch,
                 state_sharding=self.state_sharding,
-                sharding=whole,
+                sharding=replicated(self.mesh),
                 mesh=self.mesh,
                 compiler_options=self.compiler_options,
             )
             return with_key(self._key_on_devices())
-        step = self.compiled_step()
+        step, batch = self.compiled_step(), batch or self.batch
 
         def advance(state: TrainState, pending: StepMetrics, done: int, steps: int) -> tuple[TrainState, StepMetrics]:
             for index in range(done, done + steps):
@@ -287,8 +288,7 @@ class Experiment:
             return {name: nan_where_masked(values, batch["mask"]) for name, values in predicted.items()}
 
         where = (*evaluation_variables(self.state_sharding), divided(self.mesh))
-        # Whole on every device, so that every process can read it.
-        whole = replicated(self.mesh)
+        whole = replicated(self.mesh)  # so that every process can read it
         return jax.jit(predict, in_shardings=where, out_shardings=whole, compiler_options=self.evaluation_options)
 
     def predict(self, state: TrainState, split: str) -> dict[str, np.ndarray]:

@@ -7,6 +7,7 @@ is written beside them, and the folder gets its name. What is read is checked ag
 import concurrent.futures
 import contextlib
 import dataclasses
+import itertools
 import pathlib
 import shutil
 from typing import Any
@@ -34,8 +35,6 @@ from cnn_jax.types import PyTree
 STATE, METRICS = "state", "step_metrics"
 SAVING, REMOVING, DAMAGED = ".saving", ".removing", "damaged"
 """How the names of unfinished and of unwanted checkpoints begin, and where those go that are not as they were."""
-# Folders are made at once: where they cannot be, Orbax's threads would wait for them for minutes.
-ASYNC_OPTIONS = ocp.options.AsyncOptions(create_directories_asynchronously=False)
 OS_ERROR = "os_error_code"
 """Stands in the text of an error of tensorstore that the system caused."""
 
@@ -122,8 +121,11 @@ class Checkpoints:
             if is_first():
                 self._directory.mkdir(parents=True, exist_ok=True)
                 shutil.rmtree(folder, ignore_errors=True)
-            with ocp.Context(async_options=ASYNC_OPTIONS):
-                stored = {name: {path: x for path, x in tree.items() if x.size} for name, tree in trees.items()}
+            stored = {name: {path: x for path, x in tree.items() if x.size} for name, tree in trees.items()}
+            context = ocp.Context()
+            # Where a folder cannot be made, Orbax's threads would wait for it for minutes.
+            context.async_options.create_directories_asynchronously = False
+            with context:
                 response = ocp.save_checkpointables_async(str(folder), stored)
         self._saving = self._thread.submit(self._finish, response, folder, manifest)
         self._best = progress.best_step

@@ -188,11 +188,10 @@ class Checkpoints:
             except DamagedError as error:
                 aside = self._directory / DAMAGED
                 aside.mkdir(exist_ok=True)
-                name = next(
-                    n for n in (str(step), *(f"{step}-{i}" for i in range(2, 10**6))) if not (aside / n).exists()
-                )
-                folder.rename(aside / name)
-                found[step] = f"{error}; it is kept in {aside / name}"
+                names = itertools.chain([str(step)], (f"{step}-{number}" for number in itertools.count(2)))
+                kept = next(aside / name for name in names if not (aside / name).exists())
+                folder.rename(kept)
+                found[step] = f"{error}; it is kept in {kept}"
         return found
 
     def drop_after(self, step: int) -> None:

@@ -20,7 +20,7 @@ import rich.text
 
 from cnn_jax import command
 from cnn_jax.errors import UserError
-from cnn_jax.paths import expanded
+from cnn_jax.paths import work_directory_path
 from cnn_jax.train.run_directory import write_json
 
 if TYPE_CHECKING:
@@ -88,9 +88,7 @@ class Opened(NamedTuple):
 
 def work_directory(name: str) -> pathlib.Path:
     """The directory to write into, made if it is not there; a run's or anybody else's is refused."""
-    if not name:
-        raise UserError("--workdir is empty; give a directory such as runs/data")
-    directory = expanded(name)
+    directory = work_directory_path(name, example="runs/data")
     try:
         directory.mkdir(parents=True, exist_ok=True)
         others = sorted({path.name for path in directory.iterdir()} - {*FILES, PROBE})

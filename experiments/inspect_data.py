@@ -234,13 +234,13 @@ def show(parts: Sequence["Section"]) -> None:
 
 def store(directory: pathlib.Path, found: Mapping[str, Any], text: str, figures: Mapping[str, "Figure"]) -> None:
     """Write everything, `data.json` last; what an earlier inspection left is replaced."""
-    from cnn_jax.train.data_figures import DOTS_PER_INCH
+    from cnn_jax.train.data_figures import save_figure
 
     try:
         for name in FIGURES:
             (directory / name).unlink(missing_ok=True)
         for name, figure in figures.items():
-            figure.savefig(directory / name, dpi=DOTS_PER_INCH)
+            save_figure(figure, directory / name)
             text += f"\n![{pathlib.Path(name).stem}]({name})\n"
         (directory / "data.md").write_text(text, encoding="utf-8")
         write_json(directory / "data.json", found)

@@ -183,7 +183,8 @@ def a_study_in_an_odd_place(bench: Bench) -> None:
     place = bench.path / PLACE
     place.mkdir(parents=True)
     study = {**bench.fixture("tiny_study"), "seeds": (0, 1)}
-    text = f"from ml_collections import ConfigDict\n\ndef get_config():\n    return ConfigDict({study!r})\n"
+    text = "from ml_collections import ConfigDict\n\ndef get_config():\n"
+    text += f"    return ConfigDict({study!r}, allow_dotted_keys=True)\n"
     (place / "prüfung.py").write_text(text, encoding="utf-8")
     assert bench.command("study", f"--study={place / 'prüfung.py'}", f"--workdir={place / 'studie 1'}") == 0
     assert {"report.md", "results.csv"} <= {path.name for path in (place / "studie 1").iterdir()}

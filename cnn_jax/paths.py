@@ -3,6 +3,7 @@
 import os
 import pathlib
 import sys
+import uuid
 from collections.abc import Mapping
 
 from cnn_jax.errors import UserError
@@ -48,6 +49,25 @@ def work_directory_path(name: str, *, example: str) -> pathlib.Path:
             f" {example}{remedy}"
         ) from None
     return expanded(name)
+
+
+def require_writable(directory: pathlib.Path) -> None:
+    """Refuse a directory that cannot be written into or made, before any work is done; nothing is left there.
+
+    Raises:
+      UserError: with the reason that the system gives.
+    """
+    place = directory.absolute()
+    try:
+        while not place.exists():
+            place = place.parent
+        probe = place / f".{uuid.uuid4().hex}.tmp"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"work directory {str(directory)!r} is not writable: {error.strerror}; choose another --workdir"
+        ) from None
 
 
 def cache_home(environment: Mapping[str, str]) -> pathlib.Path | None:

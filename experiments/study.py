@@ -18,7 +18,7 @@ import rich.table
 
 from cnn_jax import command
 from cnn_jax.errors import UserError
-from cnn_jax.paths import work_directory_path
+from cnn_jax.paths import require_writable, work_directory_path
 
 HERE = pathlib.Path(__file__).resolve().parent
 WIDTH = 160
@@ -70,6 +70,8 @@ def plan_run_report(arguments: Sequence[str]) -> int:
 
     study = _study(known.study, known.scale, overrides)
     directory = work_directory_path(known.workdir, example="studies/first")
+    if not known.plan:
+        require_writable(directory)  # before a step is measured
     with as_a_worker(known.workers if known.launcher == "none" else 1):
         cells, mode = _plan(study, directory, known)
     if known.plan:

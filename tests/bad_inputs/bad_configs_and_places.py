@@ -129,10 +129,20 @@ def read_only_before_compilation(bench: Bench) -> None:
 
 
 def read_only_for_the_commands(bench: Bench) -> None:
-    file = bench.config_file()
+    file, study = bench.config_file(), study_file(bench, bench.path)
     for place in places_that_cannot_be_written(bench):
-        message = "is not writable: .*; choose another --workdir"
+        message = f"work directory '{place}' is not writable: .*; choose another --workdir"
         refused(message, bench.command, "inspect_data", f"--config={file}", f"--workdir={place}")
+        refused(message, bench.command, "study", f"--study={study}", f"--workdir={place}")
+
+
+def study_file(bench: Bench, place: pathlib.Path) -> pathlib.Path:
+    """A small study in a file of an odd name."""
+    study = {**bench.fixture("tiny_study"), "seeds": (0, 1)}
+    text = "from ml_collections import ConfigDict\n\ndef get_config():\n"
+    text += f"    return ConfigDict({study!r}, allow_dotted_keys=True)\n"
+    (place / "prüfung.py").write_text(text, encoding="utf-8")
+    return place / "prüfung.py"
 
 
 def relative_paths(bench: Bench) -> None:
@@ -182,11 +192,7 @@ def figures_in_an_odd_place(bench: Bench) -> None:
 def a_study_in_an_odd_place(bench: Bench) -> None:
     place = bench.path / PLACE
     place.mkdir(parents=True)
-    study = {**bench.fixture("tiny_study"), "seeds": (0, 1)}
-    text = "from ml_collections import ConfigDict\n\ndef get_config():\n"
-    text += f"    return ConfigDict({study!r}, allow_dotted_keys=True)\n"
-    (place / "prüfung.py").write_text(text, encoding="utf-8")
-    assert bench.command("study", f"--study={place / 'prüfung.py'}", f"--workdir={place / 'studie 1'}") == 0
+    assert bench.command("study", f"--study={study_file(bench, place)}", f"--workdir={place / 'studie 1'}") == 0
     assert {"report.md", "results.csv"} <= {path.name for path in (place / "studie 1").iterdir()}
 
 
@@ -207,8 +213,10 @@ def where_text_is_ascii(bench: Bench) -> None:
 def names_that_are_no_utf8(bench: Bench) -> None:
     name = os.fsdecode(b"l\xfcufe")
     message = r"--workdir='l\\udcfcufe' is no text in the encoding .* of this system; choose a name such as"
-    for command, argument in {"train": "config", "inspect_data": "config"}.items():
-        refused(message, bench.command, command, f"--{argument}={bench.config_file()}", f"--workdir={name}")
+    for command in ("train", "inspect_data"):
+        refused(message, bench.command, command, f"--config={bench.config_file()}", f"--workdir={name}")
+    study = study_file(bench, bench.path)
+    refused(message, bench.command, "study", f"--study={study}", f"--workdir={name}")
 
 
 BATCH_AND_DEVICES = (
@@ -231,7 +239,7 @@ OTHER_RUN = (
 )
 READ_ONLY = (
     Case("before compilation", read_only_before_compilation),
-    Case("inspect_data", read_only_for_the_commands),
+    Case("inspect_data and study", read_only_for_the_commands),
 )
 RELATIVE = (Case("train, resume, evaluate", relative_paths),)
 ODD_NAMES = (

@@ -29,7 +29,15 @@ def _of_unit_pixels(value: float) -> float:
     return value
 
 
+def _of_text(value: str) -> str:
+    """A path whose bytes are text: it goes into what a run writes."""
+    if not value.isprintable():
+        raise ValueError(f"{value!r} has characters that cannot be printed, or bytes that are no text; rename it")
+    return value
+
+
 OfPixels = Annotated[float, pydantic.AfterValidator(_of_unit_pixels)]
+Place = Annotated[str, pydantic.AfterValidator(_of_text)]
 # Of this machine, not of the experiment; beside these all of `parallel` but for the mode "pmap", see `identity`.
 NOT_IDENTITY = (
     *(("data", key) for key in ("directory", "resident", "stream", "on_corrupt", "max_corrupt")),
@@ -85,8 +93,8 @@ class Data(_Section):
     """
 
     source: str
-    name: str
-    directory: str | None = None
+    name: Place
+    directory: Place | None = None
     splits: Splits = Field(default_factory=Splits)
     wrappers: Wrappers = Field(default_factory=Wrappers)
     split_seed: Annotated[int, Field(ge=0)] = 0

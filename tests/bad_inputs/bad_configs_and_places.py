@@ -217,6 +217,9 @@ def names_that_are_no_utf8(bench: Bench) -> None:
         refused(message, bench.command, command, f"--config={bench.config_file()}", f"--workdir={name}")
     study = study_file(bench, bench.path)
     refused(message, bench.command, "study", f"--study={study}", f"--workdir={name}")
+    for key in ("name", "directory"):
+        config = changed(bench.config, f"data.{key}", name)
+        refused(rf"config\.data\.{key}.*: 'l\\udcfcufe' has .*bytes that are no text; rename it", build, config)
 
 
 BATCH_AND_DEVICES = (

@@ -54,7 +54,7 @@ def other_classes_than_the_checkpoint(bench: Bench) -> None:
     config.write_text(config.read_text(encoding="utf-8").replace('"num_classes": 10', '"num_classes": 12'))
     # A training might be removing the checkpoint: the reader waits for that.
     bench.fixture("monkeypatch").setattr(checkpoint, "REMOVAL_POLL_SECONDS", 0.0)
-    refused(r"checkpoint 4 in .* cannot be read, it is damaged or of another model \(", evaluate_run, run)
+    refused(r"checkpoint .* of another model", evaluate_run, run)
     gc.collect()  # Orbax leaves the other reads of a failed one behind
 
 

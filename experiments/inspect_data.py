@@ -20,7 +20,7 @@ import rich.text
 
 from cnn_jax import command
 from cnn_jax.errors import UserError
-from cnn_jax.paths import expanded
+from cnn_jax.paths import work_directory_path
 from cnn_jax.train.run_directory import write_json
 
 if TYPE_CHECKING:
@@ -88,9 +88,7 @@ class Opened(NamedTuple):
 
 def work_directory(name: str) -> pathlib.Path:
     """The directory to write into, made if it is not there; a run's or anybody else's is refused."""
-    if not name:
-        raise UserError("--workdir is empty; give a directory such as runs/data")
-    directory = expanded(name)
+    directory = work_directory_path(name, example="runs/data")
     try:
         directory.mkdir(parents=True, exist_ok=True)
         others = sorted({path.name for path in directory.iterdir()} - {*FILES, PROBE})
@@ -236,13 +234,13 @@ def show(parts: Sequence["Section"]) -> None:
 
 def store(directory: pathlib.Path, found: Mapping[str, Any], text: str, figures: Mapping[str, "Figure"]) -> None:
     """Write everything, `data.json` last; what an earlier inspection left is replaced."""
-    from cnn_jax.train.data_figures import DOTS_PER_INCH
+    from cnn_jax.train.data_figures import save_figure
 
     try:
         for name in FIGURES:
             (directory / name).unlink(missing_ok=True)
         for name, figure in figures.items():
-            figure.savefig(directory / name, dpi=DOTS_PER_INCH)
+            save_figure(figure, directory / name)
             text += f"\n![{pathlib.Path(name).stem}]({name})\n"
         (directory / "data.md").write_text(text, encoding="utf-8")
         write_json(directory / "data.json", found)

@@ -17,6 +17,7 @@ import rich.table
 
 from cnn_jax import command
 from cnn_jax.errors import UserError
+from cnn_jax.paths import require_writable, work_directory_path
 
 HERE = pathlib.Path(__file__).resolve().parent
 WIDTH = 160
@@ -67,7 +68,9 @@ def plan_run_report(arguments: Sequence[str]) -> int:
     from cnn_jax.study.workers import as_a_worker, run_workers, submit, work_in
 
     study = _study(known.study, known.scale, overrides)
-    directory = pathlib.Path(known.workdir).expanduser()
+    directory = work_directory_path(known.workdir, example="studies/first")
+    if not known.plan:
+        require_writable(directory)  # before a step is measured
     with as_a_worker(known.workers if known.launcher == "none" else 1):
         cells, mode = _plan(study, directory, known)
     if known.plan:

@@ -15,7 +15,8 @@ import rich.markup
 import rich.table
 
 from cnn_jax import command
-from cnn_jax.errors import UserError
+from cnn_jax.paths import work_directory_path
+from cnn_jax.train.config import resolve
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -38,16 +39,16 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--processes", type=int, metavar="N", help="how many processes")
     parser.add_argument("--process", type=int, metavar="I", help="which one this is, from 0")
     known, config = command.parse(parser, arguments)
-    if not known.workdir:
-        raise UserError("--workdir is empty; give a directory such as runs/first")
+    workdir = work_directory_path(known.workdir, example="runs/first")
     if known.on_divergence is not None:
         config["train"] = {**config.get("train", {}), "on_divergence": known.on_divergence}
+    # Most misspelt keys are told before JAX takes a device; what a name's options are, `train` checks.
+    resolve({section: value for section, value in config.items() if section != "runs"})
     # After the arguments are known to be good: it starts JAX.
     from cnn_jax.train import distributed
     from cnn_jax.train.session import train, train_many
 
     distributed.start(coordinator=known.coordinator, processes=known.processes, process=known.process)
-    workdir = pathlib.Path(known.workdir)
     if config.get("runs") is None:
         config.pop("runs", None)  # `--config.runs=none` makes one run of a file that has many
         results = {workdir: train(config, workdir, resume=known.resume)}

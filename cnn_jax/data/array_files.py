@@ -165,10 +165,11 @@ def _labels(labels: Stored) -> Int[np.ndarray, "N"]:
     if len(labels.shape) not in (1, 2) or labels.shape[1:] not in ((), (1,)) or not labels.shape[0]:
         raise UserError(f"{labels.where} has shape {labels.shape}; labels must be [N], one number an image")
     values = np.array(labels.load()).reshape(-1)  # [N] or [N, 1] -> [N]
-    if values.min() < 0 or values.max() >= MOST_CLASSES:
+    bad = np.flatnonzero((values < 0) | (values >= MOST_CLASSES))
+    if bad.size:
         raise UserError(
-            f"{labels.where} has labels from {values.min()} to {values.max()}; classes are counted from 0, and"
-            f" {MOST_CLASSES:,} are the most"
+            f"{labels.where} has label {values[bad[0]]} at row {bad[0]}, and labels from {values.min()} to"
+            f" {values.max()}; classes are counted from 0, and {MOST_CLASSES:,} are the most"
         )
     return values.astype(np.int32)
 

@@ -120,7 +120,11 @@ class Source:
         origin = f"{self.name}/{spec}{describe_wrappers(wrappers)}"
         indices, labels = np.arange(start, stop, dtype=np.int64), labels.astype(np.int32)
         if wrappers and labels.min() < 0:
-            raise UserError(f"{origin}: an example has label {labels.min()}, no class; wrappers need the labels")
+            first = int(np.argmax(labels < 0))
+            raise UserError(
+                f"{origin}: example {first} has label {labels[first]}, no class; wrappers need the labels; mend the"
+                " data, or leave the wrappers out"
+            )
         try:
             indices, labels = apply_wrappers(indices, labels, wrappers)
         except UserError as error:

@@ -33,8 +33,9 @@ DAMAGED = (
     *(TypeError, ValueError, struct.error, zlib.error),
 )
 """What Pillow's decoders raise for damaged files, besides OSError."""
-LARGEST_PIXELS = 178_956_970
-"""Pixels that an image may have, as PIL has it: a small file can declare more than the memory holds."""
+LARGEST_PIXELS = 89_478_485
+"""Pixels that an image may have: above this PIL warns, which is an error here, as a small file can declare more than
+the memory holds."""
 STEPS_OF_16_BITS = 257
 """65535 / 255."""
 ORIENTED_BY = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
@@ -100,7 +101,7 @@ def open_image(
             image = Image.open(io.BytesIO(content), formats=FORMATS)
             if image.width * image.height > largest:
                 raise CorruptImageError(
-                    f"{shown} declares {image.width}×{image.height} pixels; {largest:,} are allowed"
+                    f"{shown} declares {image.width}×{image.height} pixels; {largest:,} are allowed, make it smaller"
                 )
             if image.mode in ("I", "F"):
                 raise CorruptImageError(f"{shown} has 32 bits per pixel (mode {image.mode}); save it with 8 or 16")
@@ -115,7 +116,9 @@ def open_image(
     except CorruptImageError:
         raise
     except Image.DecompressionBombError:
-        raise CorruptImageError(f"{shown} declares more than the {LARGEST_PIXELS:,} pixels that are allowed") from None
+        raise CorruptImageError(
+            f"{shown} declares more than the {LARGEST_PIXELS:,} pixels that are allowed; make it smaller"
+        ) from None
     except Image.UnidentifiedImageError:
         raise CorruptImageError(f"{shown} is no image, or of an unknown format") from None
     except OSError as error:
@@ -153,6 +156,8 @@ def _converted(image: "PILImage", channels: Channels | None) -> "PILImage":
         return image
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # to anything else at once drops the transparency with a warning
+    elif image.mode == "LAB":
+        image = image.convert("RGB")  # the only way that Pillow knows to grey
     return image.convert(MODES[channels])
 
 

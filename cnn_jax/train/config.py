@@ -20,6 +20,24 @@ from cnn_jax.train.duration import UNITS, Duration
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
+
+
+def _of_unit_pixels(value: float) -> float:
+    """A mean or deviation of pixels in [0, 1]: those of 0 to 255 would train on nearly nothing, without a word."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"{value} is not in [0, 1], where pixels are; divide those of pixels from 0 to 255 by 255")
+    return value
+
+
+def _of_text(value: str) -> str:
+    """A path whose bytes are text: it goes into what a run writes."""
+    if not value.isprintable():
+        raise ValueError(f"{value!r} has characters that cannot be printed, or bytes that are no text; rename it")
+    return value
+
+
+OfPixels = Annotated[float, pydantic.AfterValidator(_of_unit_pixels)]
+Place = Annotated[str, pydantic.AfterValidator(_of_text)]
 # Of this machine, not of the experiment; beside these all of `parallel` but for the mode "pmap", see `identity`.
 NOT_IDENTITY = (
     *(("data", key) for key in ("directory", "resident", "stream", "on_corrupt", "max_corrupt")),
@@ -70,12 +88,13 @@ class Data(_Section):
 
     They are held in memory; `resident` puts them on the device, `stream` reads them from their files again in each
     epoch. `on_corrupt` says what becomes of an image that cannot be read: "error", or "skip" counts it, up to
-    `max_corrupt` in each process. `channels` is what image files are decoded to.
+    `max_corrupt` in each process. `channels` is what image files are decoded to. `mean` and `std`, one number a
+    channel, are those of pixels in [0, 1]; left out, they are measured on the training split.
     """
 
     source: str
-    name: str
-    directory: str | None = None
+    name: Place
+    directory: Place | None = None
     splits: Splits = Field(default_factory=Splits)
     wrappers: Wrappers = Field(default_factory=Wrappers)
     split_seed: Annotated[int, Field(ge=0)] = 0
@@ -85,8 +104,8 @@ class Data(_Section):
     max_corrupt: Annotated[int, Field(ge=0)] = 100
     batch_size: Annotated[int, Field(ge=1, lt=2**31)]
     evaluation_batch_size: Annotated[int, Field(ge=1, lt=2**31)] = 512
-    mean: tuple[float, ...] | None = None
-    std: tuple[Rate, ...] | None = None
+    mean: tuple[OfPixels, ...] | None = None
+    std: tuple[Annotated[OfPixels, Field(gt=0)], ...] | None = None
     augment: tuple[Node, ...] = ()
     resident: bool = False
     stream: Stream | None = None

@@ -1,5 +1,7 @@
 """The figures of an inspection: class balance, sizes of images, and samples before and after augmentation."""
 
+import pathlib
+import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -16,6 +18,13 @@ GAP = 4
 GROUND = 208
 """Grey, on which black and white images have an edge."""
 DOTS_PER_INCH = 120
+
+
+def save_figure(figure: Figure, path: pathlib.Path) -> None:
+    """Write a figure. Names of classes may be in any script: what the font lacks is a box, and no warning."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from font")
+        figure.savefig(path, dpi=DOTS_PER_INCH)
 
 
 def class_balance(inspections: Mapping[str, Inspection], names: Sequence[str]) -> Figure:

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 from matplotlib.figure import Figure
 
+from cnn_jax.train.data_figures import save_figure
 from cnn_jax.train.experiment import Experiment
 from cnn_jax.train.optim import parameter_path
 from cnn_jax.train.report import class_names
@@ -22,7 +23,6 @@ MISTAKES = 16
 MISTAKES_IN_A_ROW = 8
 FILTERS = 64
 CURVE_POINTS = 2000
-DOTS_PER_INCH = 120
 
 
 def draw_figures(
@@ -67,7 +67,7 @@ def draw_figures(
     files = []
     for name, figure in drawn.items():
         files.append(directory.figures / f"{name}.png")
-        figure.savefig(files[-1], dpi=DOTS_PER_INCH)
+        save_figure(figure, files[-1])
     return files
 
 

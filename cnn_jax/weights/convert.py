@@ -1,6 +1,5 @@
 """torch's parameters as ours and back, without torch: NumPy arrays under torch's names and in torch's layout."""
 
-import functools
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -61,17 +60,18 @@ def convert(
     known_classes, known_channels = _sizes(key_map, state)
     num_classes = known_classes if num_classes is None else num_classes
     in_channels = known_channels if in_channels is None else in_channels
-    build = functools.partial(models.create, name, **arguments)
-    model = build(num_classes=num_classes, in_channels=in_channels)
+    model = models.create(name, num_classes=num_classes, in_channels=in_channels, **arguments)
     wanted = flat_shapes(model, name)
     keys = key_map.keys(wanted)
     renewed = set()
     if num_classes != known_classes:
         renewed = {path for path in wanted if _module(path) in key_map.heads}
         if new_head is None:
+            new = [wanted[path].shape for path in sorted(renewed)]
+            shapes = ", ".join(f"{(*shape[:-1], known_classes)} -> {shape}" for shape in new)
             raise UserError(
                 f"the weights have {known_classes} classes, the model {num_classes}: give new_head=jax.random.key(0) to"
-                f" initialise {', '.join(sorted(renewed))} anew"
+                f" initialise {', '.join(sorted(renewed))} anew (shapes {shapes})"
             )
         logger.warning("initialised anew for %d classes: %s", num_classes, ", ".join(sorted(renewed)))
     found, differing = {}, []

@@ -89,7 +89,7 @@ LABELS = np.array([0, 1, 0, 1])
         ({"train_images": GOOD[:3], "train_labels": LABELS}, "has 3 images, train_labels has 4 labels"),
         ({"train_images": GOOD, "train_labels": LABELS / 2}, "train_labels has type float64; labels must be whole"),
         ({"train_images": GOOD, "train_labels": np.eye(4, dtype=int)}, r"train_labels has shape \(4, 4\)"),
-        ({"train_images": GOOD, "train_labels": LABELS - 1}, "labels from -1 to 0; classes are counted from 0"),
+        ({"train_images": GOOD, "train_labels": LABELS - 1}, "label -1 at row 0, and labels from -1 to 0; classes"),
         ({"train_images": GOOD, "train_labels": LABELS + 2**31}, "labels from 2147483648"),
         ({"train_images": GOOD, "train_labels": LABELS + 2**20}, "1,048,576 are the most"),
         ({"train_images": GOOD}, "has train_images but no train_labels"),

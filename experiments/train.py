@@ -17,6 +17,7 @@ import rich.table
 from cnn_jax import command
 from cnn_jax.paths import work_directory_path
 from cnn_jax.train.config import resolve
+from cnn_jax.train.config_file import override
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -41,13 +42,13 @@ def main(arguments: Sequence[str]) -> int:
     known, config = command.parse(parser, arguments)
     workdir = work_directory_path(known.workdir, example="runs/first")
     if known.on_divergence is not None:
-        config["train"] = {**config.get("train", {}), "on_divergence": known.on_divergence}
-    # Most misspelt keys are told before JAX takes a device; what a name's options are, `train` checks.
-    resolve({section: value for section, value in config.items() if section != "runs"})
+        config = override(config, [f"--config.train.on_divergence={known.on_divergence}"])
     # After the arguments are known to be good: it starts JAX.
-    from cnn_jax.train import distributed
+    from cnn_jax.train import distributed, run
     from cnn_jax.train.session import train, train_many
 
+    # Before JAX takes a device.
+    run.check_nodes(resolve({section: value for section, value in config.items() if section != "runs"}))
     distributed.start(coordinator=known.coordinator, processes=known.processes, process=known.process)
     if config.get("runs") is None:
         config.pop("runs", None)  # `--config.runs=none` makes one run of a file that has many

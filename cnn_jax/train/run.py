@@ -58,11 +58,10 @@ def build(
     Raises:
       UserError: whatever is wrong, in one line, before any training step.
     """
-    checked = resolve(config)
-    # What costs nothing to check comes first: data may take a while.
+    checked = resolve(config)  # what costs nothing to check comes first: data may take a while
+    optimizer_node, schedule_node, groups = check_nodes(checked)
     mesh = _mesh(checked)
     check_batch_size(checked.data.batch_size, devices=mesh.devices.size, accumulate=checked.train.accumulate)
-    optimizer_node, schedule_node, groups = _check_nodes(checked)
     checked = checked.model_copy(update={"data": check_data(checked.data)})
     source = source or open_data(checked)
     splits = splits or open_splits(source, checked.data, seed=checked.seed)
@@ -114,8 +113,8 @@ def build(
     )
 
 
-def _check_nodes(config: Config) -> tuple[Node, Node, tuple[ParameterGroup, ...]]:
-    """Optimizer, schedule and parameter groups, defaults filled in; checks all that needs no data."""
+def check_nodes(config: Config) -> tuple[Node, Node, tuple[ParameterGroup, ...]]:
+    """Optimizer, schedule and parameter groups, defaults filled in; checks all that needs no data and no device."""
     if config.train.steps_per_dispatch > 1 and not config.data.resident:
         raise UserError(
             f"config.train.steps_per_dispatch {config.train.steps_per_dispatch} needs the training split on the"
@@ -123,8 +122,9 @@ def _check_nodes(config: Config) -> tuple[Node, Node, tuple[ParameterGroup, ...]
         )
     if config.train.tensorboard and importlib.util.find_spec("tensorboardX") is None:
         raise UserError("config.train.tensorboard needs an extra: `pip install -e '.[tensorboard]'` in the checkout")
-    for path in ("model", "task"):
-        look_up(f"config.{path}", getattr(config, path), {"model": MODELS, "task": TASKS}[path])
+    check_node("config.model", config.model, MODELS, defaults={"num_classes": 1})
+    look_up("config.task", config.task, TASKS)
+    check_data(config.data)
     schedule = check_node("config.schedule", config.schedule, SCHEDULES, given=("peak", "total_steps", "to_steps"))
     optimizer = check_node("config.optimizer", config.optimizer, OPTIMIZERS, common=OptimizerCommon)
     groups = _check_groups(config)

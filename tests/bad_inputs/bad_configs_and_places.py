@@ -54,6 +54,8 @@ def before_any_device(bench: Bench) -> None:
     for override, message in {
         "--config.sed=1": "unknown key 'sed'; did you mean 'seed'?",
         "--config.train.duration=8": "should be a duration such as {'steps': 100}, got 8",
+        "--config.optimizer.momentun=0.9": "unknown key 'momentun'; did you mean 'momentum'?",
+        "--config.model.widht=3": "config.model.widht: unknown key 'widht'",
         "--confg.seed=1": "'--confg.seed=1' is not understood",
     }.items():
         done = bench.process("train", f"--config={file}", workdir, override, JAX_PLATFORMS="nothing")

@@ -1,6 +1,5 @@
 """Inputs that do not fit the network: classes, labels, image sizes and channels."""
 
-import gc
 import logging
 
 import jax
@@ -11,7 +10,6 @@ from bench import STREAM, Bench, Case, changed, image_folder, on_folder, refused
 
 from cnn_jax import weights
 from cnn_jax.data.sources import Source
-from cnn_jax.train import checkpoint
 from cnn_jax.train.run import build
 from cnn_jax.train.session import evaluate_run, train
 from cnn_jax.weights import files

@@ -88,8 +88,8 @@ class Checkpoints:
         self._saving: concurrent.futures.Future[None] | None = None
         # Only the writer may remove what an interrupted save left: for anybody else it may be a save in progress.
         if keep is not None and is_first():
-            for unfinished in (*self._directory.glob(f"{SAVING}*"), *self._directory.glob(f"{REMOVING}*")):
-                shutil.rmtree(unfinished, ignore_errors=True)
+            self._clear(SAVING)
+            self._clear(REMOVING)
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, oldest first."""
@@ -120,7 +120,7 @@ class Checkpoints:
         with _naming_storage_errors(self._directory):
             if is_first():
                 self._directory.mkdir(parents=True, exist_ok=True)
-                shutil.rmtree(folder, ignore_errors=True)
+                self._clear(folder.name)
             stored = {name: {path: x for path, x in tree.items() if x.size} for name, tree in trees.items()}
             context = ocp.Context()
             # Where a folder cannot be made, Orbax's threads would wait for it for minutes.
@@ -141,7 +141,7 @@ class Checkpoints:
                     folder.rename(self._directory / str(manifest.step))
             except BaseException:
                 if is_first():
-                    shutil.rmtree(folder, ignore_errors=True)  # the space is needed
+                    self._clear(folder.name)  # the space is needed
                 raise
 
     def restore(self, step: int, state: PyTree, metrics: PyTree) -> tuple[PyTree, PyTree, Progress]:
@@ -226,6 +226,11 @@ class Checkpoints:
         for step in self.steps()[: -self._keep] if self._keep and is_first() else []:
             if step != self._best:
                 self._remove(step)
+
+    def _clear(self, beginning: str) -> None:
+        """Remove the hidden folders of this name, and Orbax's own beside them, whose names begin with it."""
+        for folder in self._directory.glob(f"{beginning}*"):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _remove(self, step: int) -> None:
         """Take a checkpoint's name away at once, then its files."""

@@ -191,13 +191,27 @@ def _log(pending: PyTree, done: int, plan: Plan, parts: Parts, running: dict[int
     values = _read_finite(parts.split(pending), running)
     clock.pause(done, plan.batch_size)
     for index, run in running.items():
-        now = values[index]
-        row: dict[str, Any] = {"epoch": done * plan.batch_size / plan.examples_per_epoch}
-        row |= scalars(summarize(parts.metrics, [now.states]), "train")
-        row |= {"train/learning_rate": float(now.learning_rate), "train/gradient_norm": float(now.gradient_norm)}
+        row = log_row(values[index], done, plan, parts.metrics)
         row["time"] = {"seconds": run.progress.seconds, "examples_per_second": clock.examples_per_second}
         run.write(done, row)
     clock.resume(done)
+
+
+def log_row(values: StepMetrics, done: int, plan: Plan, metrics: Mapping[str, Metric]) -> dict[str, Any]:
+    """One line of the log, but for its times.
+
+    Args:
+      values: pending metrics of one run, on the host.
+      done: steps.
+      plan: of the run.
+      metrics: the training metrics, to read the values.
+    """
+    row: dict[str, Any] = {"epoch": done * plan.batch_size / plan.examples_per_epoch}
+    row |= scalars(summarize(metrics, [values.states]), "train")
+    return row | {
+        "train/learning_rate": float(values.learning_rate),
+        "train/gradient_norm": float(values.gradient_norm),
+    }
 
 
 def _read_finite(metrics: Sequence[StepMetrics], running: dict[int, Run]) -> Sequence[StepMetrics]:

@@ -45,12 +45,11 @@ def read_sessions(run: pathlib.Path) -> list[dict[str, Any]]:
 def compare_passports(then: Passport, now: Passport) -> Comparison:
     """What differs between two passports, whichever versions of the package wrote them."""
     changes, aside, unknown = _code(then, now)
-    more, unknown_data = _data(_section(then, "data"), _section(now, "data"))
+    more, unknown_data = _data(section(then, "data"), section(now, "data"))
     changes += more
     unknown += unknown_data
-    for section in ("versions", "hardware"):
-        a, b = _section(then, section), _section(now, section)
-        for each in differences(a, b, path=section):
+    for name in ("versions", "hardware"):
+        for each in differences(section(then, name), section(now, name), path=name):
             key = each.what.partition(".")[2]
             if key in NO_CAUSE:
                 aside.append(each)
@@ -58,27 +57,32 @@ def compare_passports(then: Passport, now: Passport) -> Comparison:
                 unknown.append(each.what)  # an older passport does not say it; a package that is needed is there
             else:
                 changes.append(each)
-    changes += differences(_section(then, "flags"), _section(now, "flags"), path="flags")
+    changes += differences(section(then, "flags"), section(now, "flags"), path="flags")
     changes += _program(then.get("program"), now.get("program"))
     aside += [each for key in ("started", "command") for each in differences(then.get(key), now.get(key), path=key)]
     return Comparison(changes=changes, aside=aside, unknown=unknown)
 
 
-def _section(passport: Passport, name: str) -> Mapping[str, Any]:
-    """A part of a passport; nothing where an older one has none, or a damaged one something else."""
+def section(passport: Passport, name: str) -> Mapping[str, Any]:
+    """A part of a passport; {} where an older one has none, or a damaged one something else.
+
+    Args:
+      passport: one session's.
+      name: such as "hardware".
+    """
     part = passport.get(name)
     return part if isinstance(part, Mapping) else {}
 
 
 def _code(then: Passport, now: Passport) -> tuple[list[Difference], list[Difference], list[str]]:
     """By the digests of the source files where both have them; else by git."""
-    git = [_section(passport, "git") for passport in (then, now)]
-    source = [_section(passport, "source") for passport in (then, now)]
+    git = [section(passport, "git") for passport in (then, now)]
+    source = [section(passport, "source") for passport in (then, now)]
     changes = differences(git[0].get("commit"), git[1].get("commit"), path="code.commit")
     uncommitted = differences(*(_uncommitted(state) for state in git), path="code.uncommitted changes")
     if not all(source):
         return changes + uncommitted, [], ["digests of the source files"]
-    files = [_section(state, "files") for state in source]
+    files = [section(state, "files") for state in source]
     changed = [Difference(f"code.{name}", a, b) for name, a, b in _paired(*files) if a != b]
     if not changed:
         changed = differences(source[0].get("sha256"), source[1].get("sha256"), path="code.sha256")
@@ -99,9 +103,11 @@ def _data(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[list[Differe
     """By content, not by place: the digest decides, and where two are of different things, the number of examples."""
     changes: list[Difference] = []
     unknown: list[str] = []
-    for split, a, b in _paired(then, now):
+    parts = ({split: section(data, split) for split in data} for data in (then, now))
+    for split, a, b in _paired(*parts):
         if a is ABSENT or b is ABSENT:
-            changes.append(Difference(f"data.{split}", *(s if s is ABSENT else s.get("origin") for s in (a, b))))
+            sides = (side if side is ABSENT else side.get("origin") for side in (a, b))
+            changes.append(Difference(f"data.{split}", *sides))
             continue
         kinds = [side.get("digest_of", "pixels") for side in (a, b)]
         keys = ["examples", "sha256"] if kinds[0] == kinds[1] else ["examples"]

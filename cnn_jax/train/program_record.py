@@ -37,3 +37,18 @@ def program_record(
         "runs": runs,
         "among": runs if among is experiments else [assignments(experiment) for experiment in among],
     }
+
+
+def is_record(value: Any) -> bool:
+    """Whether a value of a passport is what `program_record` gives.
+
+    Args:
+      value: anything that JSON holds.
+    """
+    if not isinstance(value, Mapping) or value.get("mode") not in ("vmap", "sequential"):
+        return False
+    runs, among, place = value.get("runs"), value.get("among"), value.get("place")
+    if not isinstance(runs, list) or not isinstance(among, list) or not isinstance(place, int):
+        return False
+    known = all(isinstance(each, Mapping) for each in among) and all(each in among for each in runs)
+    return known and 0 <= place < len(runs) and isinstance(value.get("devices"), int)

@@ -12,18 +12,23 @@ from typing import Any
 import jax
 
 from cnn_jax.errors import UserError
-from cnn_jax.train.compare_passports import compare_passports, read_sessions
+from cnn_jax.train.compare_passports import compare_passports, read_sessions, section
 from cnn_jax.train.compare_traces import RowDifference, compare_rows
-from cnn_jax.train.config import config_digest, resolve, to_plain
+from cnn_jax.train.config import Config, config_digest, resolve, to_plain
 from cnn_jax.train.config_file import plain
 from cnn_jax.train.differences import Difference, differences
 from cnn_jax.train.experiment import Experiment
 from cnn_jax.train.passport import files_changed_since, make_passport
+from cnn_jax.train.program_record import is_record
 from cnn_jax.train.retrace import DIVERGED, Rebuilt, last_line, next_check, rebuild, trace
-from cnn_jax.train.run_directory import CONFIG, METRICS, RESULT, read_json
+from cnn_jax.train.run_directory import CONFIG, METRICS, PASSPORT, RESULT, read_json
 from cnn_jax.train.writers import read_rows
 
 Note = Callable[[str], None]
+NO_CAUSE = (
+    "the log was changed, or this device does not compute the same twice"
+    " (a GPU does with XLA_FLAGS=--xla_gpu_deterministic_ops=true)"
+)
 SEEDS_ALONE = {"mode": "sequential", "devices": 1, "place": 0, "runs": [{}], "among": [{}]}
 """The record of a run that shares its program with runs of other seeds, one after the other."""
 
@@ -63,7 +68,7 @@ class Reproduction:
             if changes:
                 lines += ["what differs (then -> now):", *changes]
             else:
-                lines += ["nothing that the passport records differs: the log was changed, or this device is not exact"]
+                lines += [f"nothing that the passport records differs: {NO_CAUSE}"]
         lines += ["not known, because the run does not record it:"] if self.unknown else []
         return [*lines, *(f"  {line}" for line in self.unknown)]
 
@@ -99,7 +104,7 @@ def use_cores_of(run: pathlib.Path, note: Note) -> None:
     Raises:
       UserError: the directory has no passport.
     """
-    cores = read_sessions(run)[0].get("hardware", {}).get("cores")
+    cores = section(read_sessions(run)[0], "hardware").get("cores")
     if not isinstance(cores, int) or cores < 1 or not hasattr(os, "sched_setaffinity"):
         return
     here = sorted(os.sched_getaffinity(0))
@@ -130,11 +135,11 @@ def reproduce(
     stored, sessions, rows = read_json(run / CONFIG), read_sessions(run), read_rows(run / METRICS)
     result = read_json(run / RESULT) if (run / RESULT).exists() else {}
     try:
-        resolve(plain(stored))
+        checked = resolve(plain(stored))
     except UserError as error:
         raise UserError(f"{run / CONFIG} is no config of this version: {error}") from None
-    if result.get("status") == DIVERGED:
-        rows.append({"step": int(result["steps"]), DIVERGED: True})
+    if result.get("status") == DIVERGED and isinstance(result.get("steps"), int):
+        rows.append({"step": result["steps"], DIVERGED: True})
     if not rows:
         raise UserError(f"{run / METRICS} has no line yet; there is nothing to compare")
     notes = []
@@ -148,7 +153,9 @@ def reproduce(
     if record is None and result.get("runs_together", 1) > 1:
         record = SEEDS_ALONE
         notes.append("the passport does not say which program computed the run; taken is that of runs of other seeds")
-    rebuilt = rebuild(_for_this_machine(stored, sessions[0], data_directory), record)
+    elif record is not None and not is_record(record):
+        raise UserError(f"{run / PASSPORT} is damaged: its 'program' does not say which runs were computed together")
+    rebuilt = rebuild(_for_this_machine(stored, checked, sessions[0], data_directory), record)
     experiment = rebuilt.experiment
     changes, unknown = _changes(stored, sessions[0], result, experiment, record)
     for number, session in enumerate(sessions[1:], start=2):
@@ -191,18 +198,19 @@ def _compare(
     return equal, None
 
 
-def _for_this_machine(config: Mapping[str, Any], passport: Mapping[str, Any], directory: str | None) -> dict[str, Any]:
+def _for_this_machine(
+    stored: Mapping[str, Any], checked: Config, passport: Mapping[str, Any], directory: str | None
+) -> dict[str, Any]:
     """The config with the data's place here, and as many devices as the run had, or else as many as divide a batch."""
-    values = copy.deepcopy(dict(config))
+    values = copy.deepcopy(dict(stored))
     if directory is not None:
         values["data"]["directory"] = directory
-    parallel, here = values["parallel"], jax.device_count()
-    recorded = passport.get("hardware", {}).get("devices")
-    if parallel["mode"] == "pmap" or parallel["model"] > 1 or not isinstance(recorded, int):
+    recorded = section(passport, "hardware").get("devices")
+    if checked.parallel.mode == "pmap" or checked.parallel.model > 1 or not isinstance(recorded, int):
         return values  # then the number of devices is part of the config
-    microbatch = values["data"]["batch_size"] // values["train"]["accumulate"]
-    possible = [count for count in range(1, min(recorded, here) + 1) if microbatch % count == 0]
-    values["parallel"]["devices"] = max(possible, default=1)
+    microbatch = checked.data.batch_size // checked.train.accumulate
+    possible = [count for count in range(1, min(recorded, jax.device_count()) + 1) if microbatch % count == 0]
+    values["parallel"] = {**values.get("parallel", {}), "devices": max(possible, default=1)}
     return values
 
 
@@ -220,7 +228,7 @@ def _changes(
     compared = compare_passports({**then, "program": record}, now)
     changes, unknown = list(compared.changes), list(compared.unknown)
     if "source" not in then:
-        commit = then.get("git", {}).get("commit")
+        commit = section(then, "git").get("commit")
         changes += [
             Difference(f"code.{name}", f"as in commit {commit}", "changed since")
             for name in files_changed_since(commit) or ()
@@ -234,6 +242,6 @@ def _changes(
     # What this machine decides is not the config's.
     resolved = to_plain(experiment.config)
     resolved["data"]["directory"] = stored["data"].get("directory")
-    resolved["parallel"]["devices"] = stored["parallel"].get("devices")
+    resolved["parallel"]["devices"] = stored.get("parallel", {}).get("devices")
     changes += differences(dict(stored), resolved, path="config, as this code reads it")
     return changes, unknown

@@ -79,7 +79,7 @@ def test_one_changed_byte_of_the_source_is_told_by_the_command(workdir, tmp_path
     done = run("reproduce.py", workdir, "--steps=2", PYTHONPATH=str(tmp_path))
     assert done.returncode == 1, (done.stdout, done.stderr)
     assert done.stdout.startswith("differs at step ")
-    assert "  train/loss: " in done.stdout
+    assert "  validation/loss: " in done.stdout
     assert "code.cnn_jax/data/order.py: " in done.stdout
 
 

@@ -327,7 +327,7 @@ def test_a_damaged_record_of_the_program_is_a_user_error(run, program):
 def test_an_older_config_is_completed_and_that_is_told(run):
     edit(run / "config.json", lambda config: config.pop("parallel"))
     edit(run / "passport.json", first_session(lambda passport: passport["config"].pop("parallel")))
-    edit(run / "passport.json", first_session(lambda passport: passport.update(hardware=[])))
+    edit(run / "passport.json", first_session(lambda passport: passport.update(hardware={"devices": 1})))
     outcome = reproduce(run, steps=3)
     assert outcome.difference is None
     assert [change.what for change in outcome.changes] == ["config, as this code reads it.parallel"]

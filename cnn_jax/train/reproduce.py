@@ -227,7 +227,7 @@ def _changes(
     now = make_passport(seed=seed, data=data, devices=devices, program=record)
     compared = compare_passports({**then, "program": record}, now)
     changes, unknown = list(compared.changes), list(compared.unknown)
-    if "source" not in then:
+    if "source" not in then and any(change.what.startswith("code.") for change in changes):
         commit = section(then, "git").get("commit")
         changes += [
             Difference(f"code.{name}", f"as in commit {commit}", "changed since")

@@ -6,13 +6,14 @@ import logging
 import os
 import pathlib
 import platform
+import shlex
 import sys
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
 from cnn_jax.data import decoded
-from cnn_jax.errors import DivergenceError, ProcessLostError, UserError
+from cnn_jax.errors import DivergenceError, ProcessLostError, StorageError, UserError
 from cnn_jax.memory import keep_freed_memory
 from cnn_jax.paths import cache_home
 from cnn_jax.train.config_file import Node, load, override
@@ -40,12 +41,13 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; --help shows the arguments")
 
 
-def run(main: Callable[[Sequence[str]], int], *, after_interrupt: str = "") -> None:
-    """Run a command and exit: 0 done, 1 training diverged or lost a process, 2 bad input, 130 interrupted.
+def run(main: Callable[[Sequence[str]], int], *, goes_on_with: str | None = None) -> None:
+    """Run a command and exit: 0 done, 1 training diverged, lost a process or its disk, 2 bad input, 130 or 143 stopped.
 
     Args:
       main: takes the arguments, returns the exit status.
-      after_interrupt: what the user can do after Ctrl-C.
+      goes_on_with: what the same command needs to go on after it was stopped, such as "--resume", or "" for nothing;
+        None where it begins anew.
     """
     # Orbax and TFDS log every file they touch, and whole tracebacks of errors that they also raise.
     for library in ("absl", "asyncio"):
@@ -74,10 +76,22 @@ def run(main: Callable[[Sequence[str]], int], *, after_interrupt: str = "") -> N
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(1)  # at a normal exit JAX would wait for the process that is gone
-    except KeyboardInterrupt:
-        print(f"interrupted{after_interrupt}", file=sys.stderr)
-        status = 130
+    except StorageError as error:
+        print(f"error: {error}{_how_to_go_on(goes_on_with)}", file=sys.stderr)
+        status = 1
+    except KeyboardInterrupt as error:
+        # One that a training has saved says so, and which signal it was.
+        print(f"{error if error.args else 'interrupted'}{_how_to_go_on(goes_on_with)}", file=sys.stderr)
+        status = getattr(error, "status", 130)
     sys.exit(status)
+
+
+def _how_to_go_on(goes_on_with: str | None) -> str:
+    """The command that was given, as it goes on."""
+    if goes_on_with is None:
+        return ""
+    added = [goes_on_with] if goes_on_with and goes_on_with not in sys.argv else []
+    return f"; to go on:\n  {shlex.join([sys.executable, *sys.argv, *added])}"
 
 
 def compilation_cache(environment: Mapping[str, str]) -> dict[str, str]:

@@ -29,6 +29,10 @@ class DivergenceError(RuntimeError):
         self.step = step
 
 
+class StorageError(OSError):
+    """A file of a run cannot be written: the disk is full, or fails. What was finished before is still there."""
+
+
 class ProcessLostError(RuntimeError):
     """Another process of the same run, or one that reads for it, has ended; one line says how to go on."""
 

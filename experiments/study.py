@@ -8,7 +8,6 @@ Examples:
 
 import hashlib
 import pathlib
-import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
@@ -236,5 +235,4 @@ def index(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    again = shlex.join([pathlib.Path(sys.executable).name, *sys.argv])
-    command.run(main, after_interrupt=f"; `{again}` goes on with what is not done")
+    command.run(main, goes_on_with="")

@@ -26,6 +26,11 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--resume", action="store_true", help="continue the run in the directory, if there is one")
     parser.add_argument(
+        "--on_divergence",
+        choices=("stop", "restore_and_reduce"),
+        help="after a loss that is not finite: stop (the default), or go back and on with half the learning rates",
+    )
+    parser.add_argument(
         "--coordinator",
         metavar="HOST:PORT",
         help="several processes: where process 0 is, or auto (Slurm, Kubernetes, TPU)",
@@ -35,6 +40,8 @@ def main(arguments: Sequence[str]) -> int:
     known, config = command.parse(parser, arguments)
     if not known.workdir:
         raise UserError("--workdir is empty; give a directory such as runs/first")
+    if known.on_divergence is not None:
+        config["train"] = {**config.get("train", {}), "on_divergence": known.on_divergence}
     # After the arguments are known to be good: it starts JAX.
     from cnn_jax.train import distributed
     from cnn_jax.train.session import train, train_many
@@ -86,4 +93,4 @@ def show(result: Mapping[str, Any], workdir: pathlib.Path) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, after_interrupt="; the same command with --resume goes on from the last checkpoint")
+    command.run(main, goes_on_with="--resume")

@@ -27,6 +27,7 @@ from cnn_jax.train.config_file import override, plain
 from cnn_jax.train.experiment import Experiment
 from cnn_jax.train.many_runs import Mode, many_runs
 from cnn_jax.train.passport import versions
+from cnn_jax.train.prediction import compiled_prediction
 from cnn_jax.train.run import build
 from cnn_jax.train.splits import Split
 
@@ -75,13 +76,13 @@ def make_runner(experiment: Experiment, mode: str) -> Callable[[int], None]:
     Args:
       experiment: whose compiled functions are called.
       mode: "train" (`Experiment.compiled_step`, state donated and metrics merged, as in a run) or "forward"
-        (`Experiment.compiled_prediction`).
+        (`prediction.compiled_prediction`).
     """
     if experiment.config.data.resident:
         raise UserError("config.data.resident is timed by `benchmark.py runs`, which dispatches as training does")
     state, batch = experiment.initial_state(), experiment.batch(0)
     if mode == "forward":
-        predict = experiment.compiled_prediction()
+        predict = compiled_prediction(experiment)
 
         # On a CPU each is waited for: predictions that pile up would run side by side.
         at_once = jax.default_backend() == "cpu"

@@ -22,8 +22,9 @@ from cnn_jax.study.spec import Study
 from cnn_jax.study.stored import is_done, read_study, write_failure
 from cnn_jax.study.tuning import choose
 from cnn_jax.train.experiment import Experiment
+from cnn_jax.train.lock import InUseError
 from cnn_jax.train.many_runs import Mode, many_runs
-from cnn_jax.train.run_directory import InUseError, RunDirectory
+from cnn_jax.train.run_directory import RunDirectory
 from cnn_jax.train.session import train_locked
 from cnn_jax.train.state import TrainState
 

@@ -1,20 +1,40 @@
-"""Checkpoints with Orbax: the whole training state and what the loop knows, one directory a step, saved atomically."""
+"""Checkpoints: the whole training state and what the loop knows, one folder a step, there whole or not at all.
 
+Orbax writes the arrays into a hidden folder; when it is done a manifest with the digests of every array and every file
+is written beside them, and the folder gets its name. What is read is checked against that manifest first.
+"""
+
+import concurrent.futures
+import contextlib
 import dataclasses
+import itertools
 import pathlib
-import time
+import shutil
 from typing import Any
 
 import jax
+import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from cnn_jax.errors import UserError
+from cnn_jax.errors import StorageError, UserError
+from cnn_jax.train.checkpoint_arrays import abstract, by_path, check_shapes, in_place_of, load, whole
+from cnn_jax.train.distributed import is_first, together
+from cnn_jax.train.manifest import (
+    DamagedError,
+    Manifest,
+    array_digest,
+    check_array,
+    check_files,
+    file_digests,
+    read_manifest,
+    write_manifest,
+)
 from cnn_jax.types import PyTree
 
 # "metrics" is a name that Orbax keeps for itself.
 STATE, METRICS = "state", "step_metrics"
-# How long a reader waits for a folder that is being removed to be gone.
-REMOVAL_POLLS, REMOVAL_POLL_SECONDS = 40, 0.05
+SAVING, REMOVING, DAMAGED = ".saving", ".removing", "damaged"
+"""How the names of unfinished and of unwanted checkpoints begin, and where those go that are not as they were."""
 OS_ERROR = "os_error_code"
 """Stands in the text of an error of tensorstore that the system caused."""
 
@@ -34,6 +54,8 @@ class Progress:
       seconds: wall time spent so far, over all sessions.
       training_seconds: of these, in timed training steps.
       timed_examples: examples in those steps.
+      reduced_at: steps at which training diverged and went on from an earlier checkpoint, with reduced rates.
+      unevaluated: the checkpoint was made in a hurry, and the evaluation that is due at its step has not been done.
     """
 
     best: float | None = None
@@ -42,6 +64,8 @@ class Progress:
     seconds: float = 0.0
     training_seconds: float = 0.0
     timed_examples: int = 0
+    reduced_at: list[int] = dataclasses.field(default_factory=list)
+    unevaluated: bool = False
 
 
 class Checkpoints:
@@ -56,17 +80,22 @@ class Checkpoints:
     """
 
     def __init__(self, directory: pathlib.Path, *, keep: int | None):
-        # Only the writer may remove what an interrupted save left: for anybody else it may be a save in progress.
-        writer = keep is not None
-        self._checkpointer = ocp.training.Checkpointer(str(directory.resolve()), cleanup_tmp_directories=writer)
         self._directory = directory.resolve()
         self._keep = keep
         # The best step as the newest finished save knows it: an improvement counts once it is on disk.
         self._best: int | None = None
+        self._thread = concurrent.futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._saving: concurrent.futures.Future[None] | None = None
+        # Only the writer may remove what an interrupted save left: for anybody else it may be a save in progress.
+        if keep is not None and is_first():
+            for unfinished in (*self._directory.glob(f"{SAVING}*"), *self._directory.glob(f"{REMOVING}*")):
+                shutil.rmtree(unfinished, ignore_errors=True)
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, oldest first."""
-        return sorted(checkpoint.step for checkpoint in self._checkpointer.checkpoints)
+        if not self._directory.is_dir():
+            return []
+        return sorted(int(path.name) for path in self._directory.iterdir() if path.name.isdecimal() and path.is_dir())
 
     def save(self, step: int, state: PyTree, metrics: PyTree, progress: Progress) -> None:
         """Save in the background; an earlier save that failed raises here.
@@ -76,85 +105,161 @@ class Checkpoints:
           state: the training state.
           metrics: those merged since the last line of the log.
           progress: what the loop knows.
+
+        Raises:
+          StorageError: the disk is full or fails.
         """
         self.wait()
         # The previous save is complete only now: prune by what is safely on disk.
         self._prune()
-        saved = self._checkpointer.save_checkpointables_async(
-            step, {STATE: state, METRICS: metrics}, force=True, custom_metadata={**dataclasses.asdict(progress)}
-        )
-        if not saved:
-            raise RuntimeError(f"Orbax did not accept the checkpoint of step {step}; there are those of {self.steps()}")
+        trees = {STATE: by_path(state), METRICS: by_path(metrics)}
+        # Of what is in memory now, not of what Orbax makes of it; the next step may reuse that memory.
+        arrays = {name: {path: array_digest(whole(x)) for path, x in tree.items()} for name, tree in trees.items()}
+        manifest = Manifest(step=step, progress=dataclasses.asdict(progress), arrays=arrays, files={})
+        folder = self._directory / f"{SAVING}-{step}"
+        with _naming_storage_errors(self._directory):
+            if is_first():
+                self._directory.mkdir(parents=True, exist_ok=True)
+                shutil.rmtree(folder, ignore_errors=True)
+            stored = {name: {path: x for path, x in tree.items() if x.size} for name, tree in trees.items()}
+            context = ocp.Context()
+            # Where a folder cannot be made, Orbax's threads would wait for it for minutes.
+            context.async_options.create_directories_asynchronously = False
+            with context:
+                response = ocp.save_checkpointables_async(str(folder), stored)
+        self._saving = self._thread.submit(self._finish, response, folder, manifest)
         self._best = progress.best_step
+
+    def _finish(self, response: Any, folder: pathlib.Path, manifest: Manifest) -> None:
+        """Wait for Orbax, describe what it wrote, and give the folder its name."""
+        with _naming_storage_errors(self._directory):
+            try:
+                response.result()
+                if is_first():
+                    write_manifest(folder, dataclasses.replace(manifest, files=file_digests(folder)))
+                    self._remove(manifest.step)
+                    folder.rename(self._directory / str(manifest.step))
+            except BaseException:
+                if is_first():
+                    shutil.rmtree(folder, ignore_errors=True)  # the space is needed
+                raise
 
     def restore(self, step: int, state: PyTree, metrics: PyTree) -> tuple[PyTree, PyTree, Progress]:
         """Read one checkpoint into the shapes, types and shardings of `state` and `metrics` (arrays or abstract).
 
         Raises:
-          CheckpointGoneError: the training that owns it removed it meanwhile.
-          UserError: there is no such checkpoint, or it is damaged or of another model.
+          CheckpointGoneError: it is not there, or not any more.
+          DamagedError: a file of it is not what was written.
+          UserError: it is of another model or of a newer cnn_jax.
         """
         if step not in self.steps():
-            raise UserError(f"no checkpoint of step {step} in {self._directory}; there are {self.steps()}")
-        abstract = jax.tree.map(_abstract, {STATE: state, METRICS: metrics})
+            raise CheckpointGoneError(f"no checkpoint of step {step} in {self._directory}; there are {self.steps()}")
+        folder, trees = self._directory / str(step), {STATE: state, METRICS: metrics}
+        wanted = {name: by_path(jax.tree.map(abstract, tree)) for name, tree in trees.items()}
+        where = f"checkpoint {step} in {self._directory}"
         try:
-            loaded = self._checkpointer.load_checkpointables(step, abstract)
-            metadata: Any = self._checkpointer.checkpointables_metadata(step).custom_metadata
-            progress = Progress(**metadata)
-        except Exception as error:  # Orbax raises errors of a dozen kinds for files that are not as they should be
-            if self._disappears(step):
-                raise CheckpointGoneError(
-                    f"checkpoint {step} in {self._directory} was removed by its training"
-                ) from None
-            reason = f"{type(error).__name__}: {str(error).strip()}".splitlines()[0][:200]
-            advice = "" if self._keep is None else "; to go on from an earlier one, move its folder away"
-            raise UserError(
-                f"checkpoint {step} in {self._directory} cannot be read, it is damaged or of another model"
-                f" ({reason}){advice}"
-            ) from error
+            manifest = check_files(folder)
+            for name, tree in wanted.items():
+                check_shapes(where, tree, manifest.arrays[name])
+            loaded = load(folder, wanted)
+            for name, arrays in manifest.arrays.items():
+                for path, expected in arrays.items():
+                    if loaded[name][path].is_fully_addressable:
+                        check_array(path, np.asarray(loaded[name][path]), expected)
+        except DamagedError as error:
+            if not folder.exists():
+                raise CheckpointGoneError(f"{where} was removed by its training") from None
+            raise DamagedError(f"{where} is damaged: {error}") from None
+        progress = Progress(**manifest.progress)
         self._best = progress.best_step
-        return loaded[STATE], loaded[METRICS], progress
+        return (*(in_place_of(trees[name], loaded[name]) for name in (STATE, METRICS)), progress)
 
-    def _disappears(self, step: int) -> bool:
-        """Whether a checkpoint that cannot be read is being removed: its files go one by one, its folder last."""
-        for _ in range(REMOVAL_POLLS if self._keep is None else 1):
-            if not (self._directory / str(step)).exists():
-                return True
-            time.sleep(REMOVAL_POLL_SECONDS)
-        return False
+    def set_aside_damaged(self) -> dict[int, str]:
+        """Move checkpoints that are not what was written into the folder `damaged`; they are kept, and not used.
+
+        Returns:
+          The step of each to what is wrong with it and where it is now.
+        """
+        found = {}
+        for step in self.steps():
+            folder = self._directory / str(step)
+            try:
+                check_files(folder)
+            except DamagedError as error:
+                aside = self._directory / DAMAGED
+                aside.mkdir(exist_ok=True)
+                name = next(
+                    n for n in (str(step), *(f"{step}-{i}" for i in range(2, 10**6))) if not (aside / n).exists()
+                )
+                folder.rename(aside / name)
+                found[step] = f"{error}; it is kept in {aside / name}"
+        return found
 
     def drop_after(self, step: int) -> None:
         """Remove the checkpoints of later steps: those that other runs of the same program do not have."""
         for later in self.steps():
-            if later > step:
-                self._checkpointer.delete(later)
+            if later > step and is_first():
+                self._remove(later)
 
     def wait(self) -> None:
         """Until the last save is on disk.
 
         Raises:
-          OSError: it could not be written, for example because the disk is full.
+          StorageError: it could not be written, for example because the disk is full.
         """
-        try:
-            self._checkpointer.wait()
-        except ValueError as error:  # so tensorstore, which Orbax writes with, tells of the system's errors
-            if OS_ERROR not in str(error):
-                raise
-            raise OSError(
-                f"a checkpoint in {self._directory} cannot be written: {str(error).splitlines()[0]}"
-            ) from None
+        if self._keep is not None:
+            together(self._join)
 
     def close(self) -> None:
-        """Finish the last save, prune, and release the directory."""
-        self.wait()
-        self._prune()
-        self._checkpointer.close()
+        """Finish the last save, prune, and release the thread."""
+        try:
+            self._join()
+            self._prune()
+        finally:
+            self._thread.shutdown()
+
+    def _join(self) -> None:
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            saving.result()
 
     def _prune(self) -> None:
-        for step in self.steps()[: -self._keep] if self._keep else []:
+        for step in self.steps()[: -self._keep] if self._keep and is_first() else []:
             if step != self._best:
-                self._checkpointer.delete(step)
+                self._remove(step)
+
+    def _remove(self, step: int) -> None:
+        """Take a checkpoint's name away at once, then its files."""
+        folder = self._directory / str(step)
+        if folder.exists():
+            removing = self._directory / f"{REMOVING}-{step}"
+            shutil.rmtree(removing, ignore_errors=True)
+            folder.rename(removing)
+            shutil.rmtree(removing, ignore_errors=True)
 
 
-def _abstract(x: jax.Array | jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
+def read_progress(folder: pathlib.Path) -> Progress:
+    """What the loop knew at a checkpoint; its manifest alone is read.
+
+    Raises:
+      UserError: the manifest is damaged, or of a newer cnn_jax.
+    """
+    return Progress(**read_manifest(folder).progress)
+
+
+@contextlib.contextmanager
+def _naming_storage_errors(directory: pathlib.Path) -> Any:
+    """Turn what the system, or tensorstore for it, says of a failed write into one line.
+
+    Raises:
+      StorageError: the disk is full, or fails.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"a checkpoint in {directory} cannot be written: {error.strerror or error}") from error
+    except ValueError as error:  # so tensorstore, which Orbax writes with, tells of the system's errors
+        if OS_ERROR not in str(error):
+            raise
+        reason = str(error).splitlines()[0]
+        raise StorageError(f"a checkpoint in {directory} cannot be written: {reason}") from error

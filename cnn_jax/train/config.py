@@ -23,7 +23,7 @@ Rate = Annotated[float, Field(gt=0)]
 # Of this machine, not of the experiment; beside these all of `parallel` but for the mode "pmap", see `identity`.
 NOT_IDENTITY = (
     *(("data", key) for key in ("directory", "resident", "stream", "on_corrupt", "max_corrupt")),
-    *(("train", key) for key in ("steps_per_dispatch", "figures")),
+    *(("train", key) for key in ("steps_per_dispatch", "figures", "on_divergence")),
 )
 DEFAULT_GROUPS: tuple[dict[str, Any], ...] = ({"pattern": ".*"},)
 
@@ -144,6 +144,7 @@ class Train(_Section):
     One call of the device takes `steps_per_dispatch` steps, or as many as are left to the next log line, evaluation or
     save; more than one needs `data.resident`. With `evaluate_training` the end is also evaluated on the training split,
     as it is: without augmentation or dropout. `figures` are drawn at the end; many short runs are faster without.
+    A step that is not finite ends the run, or takes it back to the last checkpoint, to go on with half the rates.
     """
 
     duration: Duration
@@ -159,6 +160,7 @@ class Train(_Section):
     evaluate_training: bool = False
     figures: bool = True
     tensorboard: bool = False
+    on_divergence: Literal["stop", "restore_and_reduce"] = "stop"
 
 
 class ShardingRule(_Section):

@@ -6,6 +6,7 @@ their number and its own. Whatever one process alone does (read a file, lock a d
 """
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -13,7 +14,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from cnn_jax.errors import ProcessLostError, UserError
+from cnn_jax.errors import ProcessLostError, StorageError, UserError
 
 T = TypeVar("T")
 AUTOMATIC = "auto"
@@ -92,6 +93,12 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
+def warn(message: str) -> None:
+    """One line on standard error, from the first process alone."""
+    if is_first():
+        print(f"warning: {message}", file=sys.stderr)
+
+
 def together(function: Callable[[], T]) -> T:
     """Call a function in every process and wait for all; where one fails, all do.
 
@@ -108,7 +115,7 @@ def together(function: Callable[[], T]) -> T:
         return function()
     try:
         result = function()
-    except UserError as error:
+    except (UserError, StorageError) as error:
         _messages(str(error))
         raise
     for process, message in enumerate(_messages("")):

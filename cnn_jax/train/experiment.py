@@ -21,9 +21,9 @@ from cnn_jax.tasks.task import Task
 from cnn_jax.train.compiler import compiler_options, creation_options
 from cnn_jax.train.config import Config
 from cnn_jax.train.dispatch import Advance, Program, Step, resident_advance, resident_batches, resident_steps
-from cnn_jax.train.evaluate import EvaluationStep, evaluate, evaluation_step, nan_where_masked, scalars, summarize
+from cnn_jax.train.evaluate import EvaluationStep, evaluate, evaluation_step, scalars, summarize
 from cnn_jax.train.lift import Traced, trace
-from cnn_jax.train.loop import Plan
+from cnn_jax.train.plan import Plan
 from cnn_jax.train.sharding import (
     divide_updates,
     divided,
@@ -37,7 +37,7 @@ from cnn_jax.train.sharding import (
 )
 from cnn_jax.train.splits import Split
 from cnn_jax.train.state import TrainState, create_state, evaluation_variables
-from cnn_jax.train.step import StepMetrics, empty_metrics, merge_metrics, train_step
+from cnn_jax.train.step import StepMetrics, empty_metrics, keep_last_finite, merge_metrics, train_step
 from cnn_jax.types import Batch, PyTree
 
 
@@ -57,6 +57,7 @@ class Experiment:
       mean: per channel, in units of [0, 1].
       std: per channel, in units of [0, 1].
       initial_values: parameter path to the values that it starts with instead of the task's.
+      reduced_at: steps at which training diverged, each of which halved all learning rates, see `divergence`.
     """
 
     config: Config
@@ -70,6 +71,7 @@ class Experiment:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     initial_values: Mapping[str, np.ndarray]
+    reduced_at: tuple[int, ...] = ()
 
     @property
     def key(self) -> Key[Array, ""]:
@@ -144,30 +146,36 @@ class Experiment:
         """The metrics of no steps, on every device."""
         return place_whole(jax.device_get(empty_metrics(self.task)), self.mesh)
 
-    def bare_step(self) -> Callable[..., tuple[TrainState, StepMetrics]]:
-        """`train_step` with this experiment's parts: `(state, batch, *, key)`."""
-        train = self.config.train
-        transform = functools.partial(
+    def training_transform(self) -> Callable[[Key[Array, ""], Batch], Batch]:
+        """Augmentation and normalisation of a training batch: `(key, batch)`."""
+        return functools.partial(
             training_transform,
             augmentations=self.config.data.augment,
             num_classes=self.config.model["num_classes"],
             mean=self.mean,
             std=self.std,
         )
+
+    def bare_step(self) -> Callable[..., tuple[TrainState, StepMetrics]]:
+        """`train_step` with this experiment's parts: `(state, batch, *, key)`."""
+        train = self.config.train
         sharded = self.mesh.shape["model"] > 1
         return functools.partial(
             train_step,
             task=self.task,
             optimizer=divide_updates(self.optimizer, self.state_sharding.params) if sharded else self.optimizer,
             learning_rate=self.schedule,
-            batch_transform=transform,
+            batch_transform=self.training_transform(),
             accumulate=train.accumulate,
             ema_decay=train.ema.decay if train.ema else None,
             axis_name="data" if self.config.parallel.mode == "pmap" else None,
         )
 
     def step(self) -> Step:
-        """`bare_step` in the config's mode, merging its metrics into the pending ones; not compiled."""
+        """`bare_step` in the config's mode, merging its metrics into the pending ones; not compiled.
+
+        After a step that is not finite the state stays as it was before that step.
+        """
         mesh, step = self.mesh, self.bare_step()
         if self.config.parallel.mode == "pmap":
             step = per_device(step, mesh)
@@ -176,10 +184,10 @@ class Experiment:
         def step_and_merge(
             key: Key[Array, ""], state: TrainState, pending: StepMetrics, batch: Batch
         ) -> tuple[TrainState, StepMetrics]:
-            if mesh.shape["model"] > 1:
-                state = state.replace(params=gather(state.params, mesh))
-            state, new = step(state, batch, key=key)
-            return state, merge_metrics(metrics, pending, new)
+            whole = state.replace(params=gather(state.params, mesh)) if mesh.shape["model"] > 1 else state
+            after, new = step(whole, batch, key=key)
+            merged = merge_metrics(metrics, pending, new)
+            return keep_last_finite(merged, state, after), merged
 
         return step_and_merge
 
@@ -263,9 +271,16 @@ class Experiment:
         whole = replicated(self.mesh)
         return jax.jit(step, in_shardings=where, out_shardings=whole, compiler_options=self.evaluation_options)
 
-    def evaluate(self, step: EvaluationStep, state: TrainState, split: str) -> dict[str, Any]:
-        """All metrics of one split, exactly: numbers, and arrays where a metric gives one."""
-        states = evaluate(step, *evaluation_variables(state), self.evaluation_batches(split))
+    def evaluate(
+        self,
+        step: EvaluationStep,
+        state: TrainState,
+        split: str,
+        *,
+        watch: Callable[[Iterator[Batch]], Iterator[Batch]] = iter,
+    ) -> dict[str, Any]:
+        """All metrics of one split, exactly: numbers, and arrays where a metric gives one; `watch` may leave early."""
+        states = evaluate(step, *evaluation_variables(state), watch(self.evaluation_batches(split)))
         return summarize(self.task.metrics(), states)
 
     @property
@@ -274,27 +289,7 @@ class Experiment:
         first = ("train",) if self.config.train.evaluate_training else ()
         return (*first, *(split for split in ("validation", "test") if split in self.splits))
 
-    def evaluate_validation(self, step: EvaluationStep, state: TrainState) -> dict[str, float]:
+    def evaluate_validation(self, step: EvaluationStep, state: TrainState, **options: Any) -> dict[str, float]:
         """The numbers that the loop logs: those of the validation split, where there is one."""
         there = "validation" in self.splits
-        return scalars(self.evaluate(step, state, "validation"), "validation") if there else {}
-
-    def compiled_prediction(self) -> Callable[[PyTree, PyTree, Batch], dict[str, jax.Array]]:
-        """`task.predict` of (params, model_state, batch) under jit over the mesh; NaN for masked examples."""
-        transform = functools.partial(evaluation_transform, mean=self.mean, std=self.std)
-
-        def predict(params: PyTree, model_state: PyTree, batch: Batch) -> dict[str, jax.Array]:
-            predicted = self.task.predict(gather(params, self.mesh), model_state, transform(batch))
-            return {name: nan_where_masked(values, batch["mask"]) for name, values in predicted.items()}
-
-        where = (*evaluation_variables(self.state_sharding), divided(self.mesh))
-        whole = replicated(self.mesh)  # so that every process can read it
-        return jax.jit(predict, in_shardings=where, out_shardings=whole, compiler_options=self.evaluation_options)
-
-    def predict(self, state: TrainState, split: str) -> dict[str, np.ndarray]:
-        """The task's predictions for every example of a split, in order, on the host; NaN where it was skipped."""
-        compiled = self.compiled_prediction()
-        variables = evaluation_variables(state)
-        outputs = jax.device_get([compiled(*variables, batch) for batch in self.evaluation_batches(split)])
-        count = len(self.splits[split])
-        return {name: np.concatenate([output[name] for output in outputs])[:count] for name in outputs[0]}
+        return scalars(self.evaluate(step, state, "validation", **options), "validation") if there else {}

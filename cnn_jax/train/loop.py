@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,44 +10,15 @@ import jax
 from cnn_jax.errors import DivergenceError
 from cnn_jax.metrics import Metric
 from cnn_jax.train.checkpoint import Checkpoints, Progress
-from cnn_jax.train.config import EarlyStopping
+from cnn_jax.train.clock import Clock
 from cnn_jax.train.dispatch import Advance
 from cnn_jax.train.evaluate import scalars, summarize
+from cnn_jax.train.plan import Plan
 from cnn_jax.train.state import TrainState
 from cnn_jax.train.step import StepMetrics
+from cnn_jax.train.stopping import Stop, StopInEvaluationError, Stopped
 from cnn_jax.train.writers import Writer
 from cnn_jax.types import PyTree
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Plan:
-    """When things happen, in optimizer steps.
-
-    Attributes:
-      total: length of the run.
-      log_every: steps between lines of the log.
-      evaluate_every: steps between evaluations.
-      save_every: steps between checkpoints.
-      examples_per_epoch: size of the training split.
-      batch_size: examples per step.
-      early_stopping: when to stop before the end, or None.
-      steps_per_dispatch: steps taken at once, at most.
-    """
-
-    total: int
-    log_every: int
-    evaluate_every: int
-    save_every: int
-    examples_per_epoch: int
-    batch_size: int
-    early_stopping: EarlyStopping | None = None
-    steps_per_dispatch: int = 1
-
-    def steps_at_once(self, done: int) -> int:
-        """How many steps the next dispatch takes: none passes a log line, an evaluation, a save or the end."""
-        intervals = (self.log_every, self.evaluate_every, self.save_every)
-        room = min(self.total - done, *(every - done % every for every in intervals))
-        return min(room, self.steps_per_dispatch)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,19 +30,30 @@ class Run:
       evaluate: all evaluation numbers of a state, named `split/metric`; {} if there is nothing to evaluate on.
       checkpoints: where to save.
       writers: where numbers go.
-      diverged: called when a loss or gradient was not finite; the last checkpoint is from before. The other runs go on.
+      diverged: called with the state before the first step whose loss, gradient or update was not finite; the last
+        checkpoint is from before. The other runs go on.
     """
 
     progress: Progress
     evaluate: Callable[[TrainState], dict[str, float]]
     checkpoints: Checkpoints
     writers: Sequence[Writer]
-    diverged: Callable[[DivergenceError], None]
+    diverged: Callable[[TrainState, DivergenceError], None]
 
     def write(self, step: int, row: Mapping[str, Any]) -> None:
         """Give one row of numbers to every writer."""
         for writer in self.writers:
             writer.write(step, row)
+
+    def save(self, step: int, state: TrainState, metrics: StepMetrics) -> None:
+        """Save in the background; the log must be on disk before, because a resumed run goes on behind it.
+
+        Raises:
+          StorageError: the log, or the checkpoint before this one, cannot be written.
+        """
+        for writer in self.writers:
+            writer.flush()
+        self.checkpoints.save(step, state, metrics, self.progress)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,6 +66,7 @@ class Parts:
       empty: new pending metrics.
       metrics: the training metrics, to read the pending ones.
       runs: what belongs to each run.
+      stop: whether a signal has asked for the end.
     """
 
     advance: Advance
@@ -92,6 +74,7 @@ class Parts:
     empty: Callable[[], PyTree]
     metrics: Mapping[str, Metric]
     runs: Sequence[Run]
+    stop: Stop = dataclasses.field(default_factory=Stop)
 
 
 def run_loop(
@@ -105,28 +88,40 @@ def run_loop(
     Args:
       state: new or restored, of all runs.
       pending: metrics since the last line of the log; restored with the state.
-      start: steps done; if any, the state was restored, so its evaluation and its save are done.
+      start: steps done; if any, the state was restored, so its save is done, and mostly its evaluation.
       plan: when things happen; the same for all runs.
       parts: what happens.
       started: `time.perf_counter()` at the start of this session.
 
     Returns:
       The last state, and "completed", "early_stopped" or "diverged".
+
+    Raises:
+      Stopped: a signal asked for it; all is saved.
+      StorageError: a checkpoint or the log cannot be written; what was saved before is still there.
     """
-    done, running = start, dict(enumerate(parts.runs))
-    clock = _Clock([run.progress for run in parts.runs], started)
-    stop = any(_patience_is_over(run.progress, plan) for run in parts.runs)
-    while not stop and done < plan.total:
+    done, saved, running = start, start, dict(enumerate(parts.runs))
+    clock = Clock([run.progress for run in parts.runs], started)
+    ended = any(_patience_is_over(run.progress, plan) for run in parts.runs)
+    if any(run.progress.unevaluated for run in parts.runs):
+        ended |= _evaluate_and_save(state, pending, done, plan, parts, running, clock)
+    while not ended and done < plan.total and running:
+        if parts.stop.asked():
+            if saved < done:
+                _save_all(state, pending, done, plan, parts, running, clock)
+            raise Stopped(parts.stop.signal, done or None)
         steps = plan.steps_at_once(done)
         state, pending = parts.advance(state, pending, done, steps)
         done += steps
         if done % plan.log_every == 0 or done == plan.total:
-            _log(pending, done, plan, parts, running, clock)
+            _log(state, pending, done, plan, parts, running, clock)
             pending = parts.empty()
-        stop = _evaluate_and_save(state, pending, done, plan, parts, running, clock)
-        if not running:
-            return state, "diverged"
-    return state, "early_stopped" if stop else "completed"
+        if plan.evaluation_due(done) or plan.save_due(done):
+            ended = _evaluate_and_save(state, pending, done, plan, parts, running, clock)
+            saved = done if plan.save_due(done) else saved
+    if not running:
+        return state, "diverged"
+    return state, "early_stopped" if ended else "completed"
 
 
 def _evaluate_and_save(
@@ -136,34 +131,50 @@ def _evaluate_and_save(
     plan: Plan,
     parts: Parts,
     running: dict[int, Run],
-    clock: "_Clock",
+    clock: Clock,
 ) -> bool:
-    """Whatever is due at this step; True if early stopping ends training."""
-    last = done == plan.total
-    evaluation_due = done % plan.evaluate_every == 0 or last
-    save_due = done % plan.save_every == 0 or last
-    if not (evaluation_due or save_due):
-        return False
+    """Whatever is due at this step; True if early stopping ends training.
+
+    An evaluation that a signal interrupts is left, and the checkpoint says that it is still to be made.
+    """
     clock.pause(done, plan.batch_size, wait_for=state)
-    metrics = parts.split(pending)
-    _read_finite(metrics, running)
-    states = parts.split(state) if running else ()
+    states, metrics = _finite(state, pending, parts, running)
     for run in running.values():
         # The last save of all before the next of any: there is always a step that all have.
         run.checkpoints.wait()
-    stop = False
+    again, ended = any(run.progress.unevaluated for run in running.values()), False
     for index, run in running.items():
-        improved = over = False
-        if evaluation_due:
-            row = run.evaluate(states[index])
-            if row:
-                run.write(done, {**row, "time": {"seconds": run.progress.seconds}})
-            improved, over = _judge(row, done, run.progress, plan)
-        if save_due or improved or over:
-            run.checkpoints.save(done, states[index], metrics[index], run.progress)
-        stop |= over
+        improved = over = left = False
+        if plan.evaluation_due(done) and run.progress.unevaluated == again:
+            try:
+                row = run.evaluate(states[index])
+            except StopInEvaluationError:
+                left = True
+            else:
+                if row:
+                    run.write(done, {**row, "time": {"seconds": run.progress.seconds}})
+                improved, over = _judge(row, done, run.progress, plan)
+        changed = left != run.progress.unevaluated
+        run.progress.unevaluated = left
+        if (plan.save_due(done) and not again) or improved or over or changed:
+            run.save(done, states[index], metrics[index])
+        ended |= over
     clock.resume(done)
-    return stop
+    return ended
+
+
+def _save_all(
+    state: PyTree, pending: PyTree, done: int, plan: Plan, parts: Parts, running: dict[int, Run], clock: Clock
+) -> None:
+    """Save now, whatever is due, and wait until it is on disk."""
+    clock.pause(done, plan.batch_size, wait_for=state)
+    states, metrics = _finite(state, pending, parts, running)
+    for run in running.values():
+        run.checkpoints.wait()
+    for index, run in running.items():
+        run.save(done, states[index], metrics[index])
+    for run in running.values():
+        run.checkpoints.wait()
 
 
 def _judge(row: Mapping[str, float], done: int, progress: Progress, plan: Plan) -> tuple[bool, bool]:
@@ -186,25 +197,27 @@ def _patience_is_over(progress: Progress, plan: Plan) -> bool:
     return rule is not None and progress.evaluations_without_improvement >= rule.patience
 
 
-def _log(pending: PyTree, done: int, plan: Plan, parts: Parts, running: dict[int, Run], clock: "_Clock") -> None:
+def _log(
+    state: PyTree, pending: PyTree, done: int, plan: Plan, parts: Parts, running: dict[int, Run], clock: Clock
+) -> None:
     """Read the pending metrics, check them, and write one row for each run."""
-    values = _read_finite(parts.split(pending), running)
+    values = _read_finite(state, pending, parts, running)
     clock.pause(done, plan.batch_size)
     for index, run in running.items():
-        row = log_row(values[index], done, plan, parts.metrics)
+        row = training_row(values[index], done, plan, parts.metrics)
         row["time"] = {"seconds": run.progress.seconds, "examples_per_second": clock.examples_per_second}
         run.write(done, row)
     clock.resume(done)
 
 
-def log_row(values: StepMetrics, done: int, plan: Plan, metrics: Mapping[str, Metric]) -> dict[str, Any]:
-    """One line of the log, but for its times.
+def training_row(values: StepMetrics, done: int, plan: Plan, metrics: Mapping[str, Metric]) -> dict[str, Any]:
+    """What a line of the log says of the steps since the last one, but for the time.
 
     Args:
-      values: pending metrics of one run, on the host.
-      done: steps.
+      values: merged over these steps, on the host.
+      done: steps done.
       plan: of the run.
-      metrics: the training metrics, to read the values.
+      metrics: the training metrics.
     """
     row: dict[str, Any] = {"epoch": done * plan.batch_size / plan.examples_per_epoch}
     row |= scalars(summarize(metrics, [values.states]), "train")
@@ -214,14 +227,22 @@ def log_row(values: StepMetrics, done: int, plan: Plan, metrics: Mapping[str, Me
     }
 
 
-def _read_finite(metrics: Sequence[StepMetrics], running: dict[int, Run]) -> Sequence[StepMetrics]:
+def _finite(
+    state: PyTree, pending: PyTree, parts: Parts, running: dict[int, Run]
+) -> tuple[Sequence[TrainState], Sequence[StepMetrics]]:
+    """State and pending metrics of each run, after those that have diverged were taken out."""
+    _read_finite(state, pending, parts, running)
+    return (parts.split(state) if running else ()), parts.split(pending)
+
+
+def _read_finite(state: PyTree, pending: PyTree, parts: Parts, running: dict[int, Run]) -> Sequence[StepMetrics]:
     """The metrics of each run on the host; those whose loss or gradient was not finite run no longer."""
-    values = jax.device_get(metrics)
+    values = jax.device_get(parts.split(pending))
     for index, run in list(running.items()):
         error = divergence(values[index])
         if error is not None:
             del running[index]
-            run.diverged(error)
+            run.diverged(parts.split(state)[index], error)
     return values
 
 
@@ -236,35 +257,3 @@ def divergence(values: StepMetrics) -> DivergenceError | None:
         " lower optimizer.learning_rate, add schedule.warmup or set train.clip_norm",
         step=step,
     )
-
-
-class _Clock:
-    """Wall time, and speed over training steps alone: no compilation, evaluation or saving in it.
-
-    The speed is that of each run, not their sum.
-    """
-
-    def __init__(self, progresses: Sequence[Progress], started: float):
-        self._progresses = [(progress, progress.seconds) for progress in progresses]
-        self._started = started
-        # Unknown until the first pause: the first stretch holds the compilation.
-        self._since: tuple[float, int] | None = None
-        self.examples_per_second: float | None = None
-
-    def pause(self, done: int, batch_size: int, wait_for: PyTree = None) -> None:
-        """Stop timing steps, once the device has caught up."""
-        if wait_for is not None:
-            jax.block_until_ready(wait_for)
-        now = time.perf_counter()
-        for progress, earlier in self._progresses:
-            progress.seconds = earlier + now - self._started
-        if self._since is not None and done > self._since[1]:
-            seconds, examples = now - self._since[0], (done - self._since[1]) * batch_size
-            for progress, _ in self._progresses:
-                progress.training_seconds += seconds
-                progress.timed_examples += examples
-            self.examples_per_second = examples / seconds
-
-    def resume(self, done: int) -> None:
-        """Time steps from here on."""
-        self._since = (time.perf_counter(), done)

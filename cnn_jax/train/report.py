@@ -51,7 +51,7 @@ def make_result(
         # Of this session: an image that an earlier one met is not met again before the next epoch.
         "corrupt": {split: list(data.corrupt) for split, data in experiment.splits.items() if data.corrupt},
         "hardware": passport["hardware"],
-    }
+    } | ({"reduced_at": list(progress.reduced_at)} if progress.reduced_at else {})
 
 
 def describe_evaluation(state: TrainState, values: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -102,6 +102,7 @@ def write_report(
     speed = result["examples_per_second"]
     rows = {
         "seed": result["seed"],
+        **({"rates halved after diverging at step": result["reduced_at"]} if "reduced_at" in result else {}),
         "parameters": f"{result['parameters']:,}",
         "commit": f"{git['commit']}{' with uncommitted changes' if git['dirty'] else ''}",
         "started": passport["started"],

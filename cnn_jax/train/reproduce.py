@@ -143,12 +143,6 @@ def reproduce(
     if not rows:
         raise UserError(f"{run / METRICS} has no line yet; there is nothing to compare")
     notes = []
-    first = min(row["step"] for row in rows)
-    if steps < first:
-        notes.append(f"--steps={steps} is raised to {first}, the step of the first line")
-    expected = [row for row in rows if row["step"] <= max(steps, first)]
-    step = max(row["step"] for row in expected)
-
     record = sessions[0].get("program")
     if record is None and result.get("runs_together", 1) > 1:
         record = SEEDS_ALONE
@@ -157,6 +151,21 @@ def reproduce(
         raise UserError(f"{run / PASSPORT} is damaged: its 'program' does not say which runs were computed together")
     rebuilt = rebuild(_for_this_machine(stored, checked, sessions[0], data_directory), record)
     experiment = rebuilt.experiment
+    reduced = result.get("reduced_at")
+    if reduced:
+        # The first steps again would be those of the full rates; the log goes on with reduced ones behind this save.
+        end = (reduced[0] - 1) // experiment.plan.save_every * experiment.plan.save_every
+        rows = [row for row in rows if row["step"] <= end]
+        notes.append(f"the run diverged at step {reduced[0]} and went back: compared are the lines up to step {end}")
+        if not rows:
+            raise UserError(
+                f"{run} diverged at step {reduced[0]}, and has no line from before; nothing can be compared"
+            )
+    first = min(row["step"] for row in rows)
+    if steps < first:
+        notes.append(f"--steps={steps} is raised to {first}, the step of the first line")
+    expected = [row for row in rows if row["step"] <= max(steps, first)]
+    step = max(row["step"] for row in expected)
     changes, unknown = _changes(stored, sessions[0], result, experiment, record)
     for number, session in enumerate(sessions[1:], start=2):
         notes += [

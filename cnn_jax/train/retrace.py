@@ -12,8 +12,9 @@ from cnn_jax.train.config_file import Node, plain
 from cnn_jax.train.differences import assign
 from cnn_jax.train.dispatch import Program
 from cnn_jax.train.experiment import Experiment
-from cnn_jax.train.loop import Plan, divergence, log_row
+from cnn_jax.train.loop import divergence, training_row
 from cnn_jax.train.many_runs import build_runs, many_runs
+from cnn_jax.train.plan import Plan
 from cnn_jax.train.run import build
 
 DIVERGED = "diverged"
@@ -111,11 +112,8 @@ def trace(rebuilt: Rebuilt, *, until: int) -> Generator[dict[str, Any]]:
             steps = plan.steps_at_once(done)
             state, pending = program.advance(state, pending, done, steps)
             done += steps
-            logged, evaluated, saved = (
-                done % every == 0 or done == plan.total
-                for every in (plan.log_every, plan.evaluate_every, plan.save_every)
-            )
-            if not (logged or evaluated or saved):
+            logged, evaluated = done % plan.log_every == 0 or done == plan.total, plan.evaluation_due(done)
+            if not (logged or evaluated or plan.save_due(done)):
                 continue
             values = jax.device_get(program.split(pending)[place])
             error = divergence(values)
@@ -123,7 +121,7 @@ def trace(rebuilt: Rebuilt, *, until: int) -> Generator[dict[str, Any]]:
                 yield {"step": error.step, DIVERGED: True}
                 return
             if logged:
-                yield {"step": done, **log_row(values, done, plan, metrics)}
+                yield {"step": done, **training_row(values, done, plan, metrics)}
                 pending = _empty(program, rebuilt.runs)
             row = experiment.evaluate_validation(evaluation, program.split(state)[place]) if evaluated else {}
             if row:

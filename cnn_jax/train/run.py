@@ -24,12 +24,13 @@ from cnn_jax.tasks.task import Task
 from cnn_jax.train.config import Config, Data, InitCommon, OptimizerCommon, ParameterGroup, resolve
 from cnn_jax.train.config_file import Node
 from cnn_jax.train.config_node import check_node, look_up, options
+from cnn_jax.train.divergence import FACTOR
 from cnn_jax.train.duration import Duration
 from cnn_jax.train.evaluate import scalars, summarize
 from cnn_jax.train.experiment import Experiment
 from cnn_jax.train.initialise import INITIALISERS
-from cnn_jax.train.loop import Plan
 from cnn_jax.train.optim import OPTIMIZERS, Branch, assign_groups, make_optimizer
+from cnn_jax.train.plan import Plan, make_plan
 from cnn_jax.train.schedule import SCHEDULES, ToSteps, zero_after
 from cnn_jax.train.shapes import abstract_variables, check_augmentations
 from cnn_jax.train.sharding import check_batch_size, make_mesh
@@ -37,17 +38,22 @@ from cnn_jax.train.splits import Split, normalisation, open_splits
 from cnn_jax.types import PyTree
 
 COMMON = tuple(OptimizerCommon.model_fields)
-PARTS_OF_A_RUN = 10
-LARGEST_STEP = 2**31 - 1
 
 
-def build(config: Node, *, source: Source | None = None, splits: Mapping[str, Split] | None = None) -> Experiment:
+def build(
+    config: Node,
+    *,
+    source: Source | None = None,
+    splits: Mapping[str, Split] | None = None,
+    reduced_at: tuple[int, ...] = (),
+) -> Experiment:
     """Check a config and everything it names, load the data, and build the parts.
 
     Args:
       config: plain values, from `config_file.load` and `config_file.override`.
       source: the data set; default is to open the one that the config names.
       splits: those of another experiment on the same data, so that they need not be loaded again.
+      reduced_at: steps at which training diverged: each halves all learning rates.
 
     Raises:
       UserError: whatever is wrong, in one line, before any training step.
@@ -72,7 +78,7 @@ def build(config: Node, *, source: Source | None = None, splits: Mapping[str, Sp
         check_resident(len(train))
 
     to_steps = functools.partial(_to_steps, examples_per_epoch=len(train), batch_size=checked.data.batch_size)
-    plan = _plan(checked, len(train), to_steps)
+    plan = make_plan(checked, len(train), to_steps)
     _check_early_stopping(checked, task)
     optimizer, schedule = _build_optimizer(
         checked,
@@ -82,6 +88,7 @@ def build(config: Node, *, source: Source | None = None, splits: Mapping[str, Sp
         schedule=schedule_node,
         plan=plan,
         to_steps=to_steps,
+        rate_scale=FACTOR ** len(reduced_at),
     )
     init_node, values = _initial_values(checked.init, abstract["params"], train, mean=mean, std=std)
     data = checked.data.model_copy(update={"mean": mean, "std": std})
@@ -103,6 +110,7 @@ def build(config: Node, *, source: Source | None = None, splits: Mapping[str, Sp
         mean=mean,
         std=std,
         initial_values=values,
+        reduced_at=reduced_at,
     )
 
 
@@ -169,13 +177,14 @@ def _build_optimizer(
     schedule: Node,
     plan: Plan,
     to_steps: ToSteps,
+    rate_scale: float,
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """The optimizer of checked nodes, with the branches of parameter groups that have their own, and its schedule."""
     make_schedule = SCHEDULES[schedule["name"]]
 
     def branch(node: Node, until: Duration | None) -> Branch:
         steps = plan.total if until is None else to_steps(until)
-        rate = make_schedule(node["learning_rate"], steps, to_steps, **options(schedule))
+        rate = make_schedule(rate_scale * node["learning_rate"], steps, to_steps, **options(schedule))
         rule = OPTIMIZERS[node["name"]](**options(node, without=COMMON))
         return Branch(rule, rate if until is None else zero_after(rate, steps), node["l1"], node["l2"])
 
@@ -268,24 +277,6 @@ def _build_task(node: Node, model: nn.Module, *, num_classes: int) -> tuple[Node
 
 def _to_steps(duration: Duration, *, examples_per_epoch: int, batch_size: int) -> int:
     return duration.to_steps(examples_per_epoch=examples_per_epoch, batch_size=batch_size)
-
-
-def _plan(config: Config, examples_per_epoch: int, to_steps: ToSteps) -> Plan:
-    train = config.train
-    total = to_steps(train.duration)
-    if total > LARGEST_STEP:
-        raise UserError(f"config.train.duration is {total:.3g} steps; the step counter ends at {LARGEST_STEP:,}")
-    part = Duration(steps=-(-total // PARTS_OF_A_RUN))
-    return Plan(
-        total=total,
-        log_every=to_steps(train.log_every),
-        evaluate_every=to_steps(train.evaluate_every or part),
-        save_every=to_steps(train.save_every or part),
-        examples_per_epoch=examples_per_epoch,
-        batch_size=config.data.batch_size,
-        early_stopping=train.early_stopping,
-        steps_per_dispatch=train.steps_per_dispatch,
-    )
 
 
 def _check_early_stopping(config: Config, task: Task) -> None:

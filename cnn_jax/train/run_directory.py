@@ -1,27 +1,37 @@
 """The directory of one run: what it holds, who may write into it, and when a second start is refused."""
 
-import fcntl
+import contextlib
+import errno
 import json
 import os
 import pathlib
-import socket
-import time
-from collections.abc import Mapping
-from typing import IO, Any
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from cnn_jax.errors import UserError
+from cnn_jax.errors import StorageError, UserError
 from cnn_jax.train.config import Config, difference, identity, to_plain
+from cnn_jax.train.lock import Lock
 
 CONFIG, PASSPORT, RESULT, REPORT = "config.json", "passport.json", "result.json", "report.md"
 RESULT_KEYS = {"status", "metrics", "steps", "seed", "model", "data", "wall_seconds", "examples_per_second"}
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 METRICS, CHECKPOINTS, FIGURES, LOCK = "metrics.jsonl", "checkpoints", "figures", ".lock"
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-    """Write UTF-8 JSON so that a reader sees the old file or the new one, never half of one."""
+    """Write UTF-8 JSON so that a reader sees the old file or the new one, never half of one.
+
+    Raises:
+      StorageError: the disk is full, or fails.
+    """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # several processes may write the same
-    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    try:
+        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise StorageError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
@@ -41,8 +51,19 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     return value
 
 
-class InUseError(UserError):
-    """Another process holds the lock of a run directory."""
+@contextlib.contextmanager
+def naming_storage_errors(directory: pathlib.Path) -> Iterator[None]:
+    """Turn what the system says of a full or failing disk into one line.
+
+    Raises:
+      StorageError: with the file where the system names it, or else the directory.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:  # another error, or one that says all already
+            raise
+        raise StorageError(f"{error.filename or directory} cannot be written: {error.strerror}") from error
 
 
 class RunDirectory:
@@ -52,7 +73,6 @@ class RunDirectory:
       path: created if it is not there.
       config: resolved; must equal the one the directory already holds.
       resume: whether to go on with what is there. A new or empty directory starts a run either way.
-
       owner: False for a process that takes part in the run but writes nothing: it neither checks nor locks.
 
     Raises:
@@ -63,12 +83,13 @@ class RunDirectory:
     def __init__(self, path: str | pathlib.Path, config: Config, *, resume: bool, owner: bool = True):
         self.path = pathlib.Path(path).expanduser().resolve()
         self.config = config
-        self._lock: IO[str] | None = None
+        self._lock: Lock | None = None
         if not owner:
             return
         try:
             self._refuse_other_files()  # before anything is written
-            self._lock = self._acquire()
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = Lock(self.path / LOCK, what=f"work directory {str(self.path)!r}")
         except OSError as error:
             raise UserError(
                 f"work directory {str(self.path)!r} is not writable: {error.strerror}; choose another --workdir"
@@ -78,25 +99,6 @@ class RunDirectory:
         except UserError:
             self.close()
             raise
-
-    def _acquire(self) -> IO[str]:
-        """An advisory lock that the kernel releases when this process ends, however it ends."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        lock = (self.path / LOCK).open("a+", encoding="utf-8")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            owner = lock.read().strip() or "another process"
-            lock.close()
-            raise InUseError(
-                f"work directory {str(self.path)!r} is in use by {owner}; wait, or choose another --workdir"
-            ) from None
-        lock.truncate(0)
-        started = time.strftime("%Y-%m-%d %H:%M:%S")
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}, started {started}")
-        lock.flush()
-        return lock
 
     def _refuse_other_files(self) -> None:
         """A directory without a run may hold only what a start that was killed at once leaves."""
@@ -176,6 +178,10 @@ class RunDirectory:
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write `result.json`: from now on the run is finished."""
         write_json(self.path / RESULT, dict(result))
+
+    def reopen(self) -> None:
+        """Take away `result.json`: from now on the run is not finished."""
+        (self.path / RESULT).unlink(missing_ok=True)
 
     def close(self) -> None:
         """Release the lock."""

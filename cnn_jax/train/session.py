@@ -16,21 +16,27 @@ from cnn_jax.train.checkpoint import CheckpointGoneError, Checkpoints
 from cnn_jax.train.config import resolve
 from cnn_jax.train.config_file import Node, plain
 from cnn_jax.train.dispatch import Program
-from cnn_jax.train.distributed import is_first, naming_lost_processes, together
+from cnn_jax.train.distributed import is_first, naming_lost_processes, together, warn
+from cnn_jax.train.divergence import RatesChangedError
 from cnn_jax.train.evaluate import scalars
 from cnn_jax.train.experiment import Experiment
+from cnn_jax.train.manifest import DamagedError
 from cnn_jax.train.many_runs import build_runs, many_runs, split_runs
 from cnn_jax.train.passport import make_passport
 from cnn_jax.train.run import build
-from cnn_jax.train.run_directory import CHECKPOINTS, CONFIG, RESULT, RunDirectory, read_json
-from cnn_jax.train.sitting import Probe, no_probe, sit
+from cnn_jax.train.run_directory import CHECKPOINTS, CONFIG, RESULT, RunDirectory, naming_storage_errors, read_json
+from cnn_jax.train.sitting import sit
 from cnn_jax.train.state import TrainState
+from cnn_jax.train.stopping import stop_on_signals
 
 READ_ATTEMPTS = 5
 
 
 def train(config: Node, workdir: str | os.PathLike[str], *, resume: bool = False) -> dict[str, Any]:
     """Train, evaluate and report; everything is written into one directory.
+
+    With `train.on_divergence = "restore_and_reduce"` a run whose loss, gradient or update is not finite goes back to
+    its last checkpoint and on with half the learning rates, ten times at most; so does one that ended so before.
 
     Args:
       config: plain values, from `config_file.load` and `config_file.override`.
@@ -44,19 +50,29 @@ def train(config: Node, workdir: str | os.PathLike[str], *, resume: bool = False
       UserError: whatever is wrong with the config, the data or the directory, before any training step.
       DivergenceError: a loss or gradient was not finite; `result.json` then says so, and the last checkpoint stays.
       ProcessLostError: another process of this run has ended.
+      StorageError: the disk is full, or fails; with `resume` the run goes on when it does not.
+      Stopped: SIGTERM or SIGINT; the run was saved before.
     """
     started = time.perf_counter()
     experiment = together(lambda: _build_and_check(config))
     path, first = pathlib.Path(workdir), is_first()
-    with naming_lost_processes(), contextlib.ExitStack() as opened:
+    with naming_lost_processes(), naming_storage_errors(path), contextlib.ExitStack() as opened:
         directory = together(
             lambda: opened.enter_context(RunDirectory(path, experiment.config, resume=resume, owner=first))
         )
         finished = directory.result()
-        if finished is not None:
+        reduce = experiment.config.train.on_divergence == "restore_and_reduce"
+        if finished is not None and not (reduce and finished["status"] == "diverged"):
             return finished
+        together(lambda: directory.reopen() if first else None)
         together(lambda: _begin([directory], [experiment]) if first else None)
-        (result,) = sit([experiment], [directory], experiment.program(), started)
+        stop, result = opened.enter_context(stop_on_signals()), None
+        while result is None:
+            try:
+                (result,) = sit([experiment], [directory], experiment.program(), started, stop=stop, explained=True)
+            except RatesChangedError as change:
+                warn(str(change))
+                experiment = build(config, splits=experiment.splits, reduced_at=change.reduced_at)
     if result["status"] == "diverged":
         raise DivergenceError(result["message"], step=result["steps"])
     return result
@@ -75,17 +91,22 @@ def train_many(config: Node, workdir: str | os.PathLike[str], *, resume: bool = 
 
     Raises:
       UserError: whatever is wrong with the config, the data or a directory, before any training step.
+      StorageError: as `train`.
+      Stopped: as `train`.
     """
     started = time.perf_counter()
     if jax.process_count() > 1:
         raise UserError(f"config.runs: {jax.process_count()} processes cannot train many runs; use one, or one run")
     runs, configs = split_runs(config)
     experiments = dict(zip(configs, build_runs(configs), strict=True))
-    check_disjoint(next(iter(experiments.values())).splits)
+    first = next(iter(experiments.values()))
+    check_disjoint(first.splits)
+    if first.config.train.on_divergence != "stop":
+        raise UserError("config.train.on_divergence takes one run back; set it to 'stop', or drop config.runs")
     above = pathlib.Path(workdir).expanduser()
     if (above / CONFIG).exists():
         raise UserError(f"work directory {str(above)!r} holds one run; choose another --workdir for many")
-    with contextlib.ExitStack() as opened:
+    with naming_storage_errors(above), contextlib.ExitStack() as opened:
         directories = {
             name: opened.enter_context(RunDirectory(above / name, experiment.config, resume=resume))
             for name, experiment in experiments.items()
@@ -96,7 +117,7 @@ def train_many(config: Node, workdir: str | os.PathLike[str], *, resume: bool = 
             mine = [experiments[name] for name in left]
             program = many_runs(mine, mode=runs.mode, devices=plain(config).get("parallel", {}).get("devices"))
             places = [directories[name] for name in left]
-            results |= dict(zip(left, train_locked(mine, places, program, started), strict=True))
+            results |= dict(zip(left, train_locked(mine, places, program, started, explained=True), strict=True))
     return {name: result for name, result in results.items() if result is not None}
 
 
@@ -105,13 +126,12 @@ def train_locked(
     directories: Sequence[RunDirectory],
     program: Program,
     started: float,
-    *,
-    probe: Probe = no_probe,
-    terminal: bool = True,
+    **options: Any,
 ) -> list[dict[str, Any]]:
     """Train runs on the same data, in directories that are locked and hold no result; arguments as `sitting.sit`."""
     _begin(directories, experiments)
-    return sit(experiments, directories, program, started, probe=probe, terminal=terminal)
+    with stop_on_signals() as stop:
+        return sit(experiments, directories, program, started, stop=stop, **options)
 
 
 def _begin(directories: Sequence[RunDirectory], experiments: Sequence[Experiment]) -> None:
@@ -209,23 +229,35 @@ def _devices_for(batch_size: int) -> int:
 
 
 def _restore_for_reading(path: pathlib.Path, step: int | None, experiment: Experiment) -> tuple[int, TrainState]:
-    """A checkpoint's step and state; a training that goes on may remove the newest while it is read."""
-    gone: OSError | CheckpointGoneError | None = None
-    for _ in range(READ_ATTEMPTS if step is None else 1):
-        try:
-            checkpoints = Checkpoints(path / CHECKPOINTS, keep=None)
-            with contextlib.closing(checkpoints):
-                chosen = _result_step(path, checkpoints.steps()) if step is None else step
-                state, _, _ = checkpoints.restore(chosen, experiment.abstract_state(), experiment.empty_metrics())
-                return chosen, state
-        except (FileNotFoundError, CheckpointGoneError) as error:
-            gone = error
-    raise UserError(f"the training of {path} removes its checkpoints while they are read ({gone}); try again")
+    """A checkpoint's step and state; a training that goes on may remove the newest while it is read.
 
-
-def _result_step(path: pathlib.Path, steps: Sequence[int]) -> int:
-    """The step that a run's result was made from, or its newest checkpoint."""
-    if not steps:
-        raise UserError(f"{path} has no checkpoint yet")
+    Without a step it is the one that the result was made from, or else the newest that is not damaged.
+    """
     result = path / RESULT
-    return (read_json(result).get("evaluated_step") if result.exists() else None) or steps[-1]
+    named = step or (read_json(result).get("evaluated_step") if result.exists() else None)
+    gone, damaged = "", set[int]()
+    for _ in range(READ_ATTEMPTS):
+        checkpoints = Checkpoints(path / CHECKPOINTS, keep=None)
+        with contextlib.closing(checkpoints):
+            there = [each for each in checkpoints.steps() if each not in damaged]
+            if not there:
+                raise UserError(f"{path} has no checkpoint yet")
+            if step is not None and step not in there:
+                raise UserError(f"no checkpoint of step {step} in {path / CHECKPOINTS}; there are {there}")
+            chosen = named or there[-1]
+            try:
+                state, _, _ = checkpoints.restore(chosen, experiment.abstract_state(), experiment.empty_metrics())
+            except CheckpointGoneError as error:
+                gone = str(error)
+                if step is not None:
+                    break
+            except DamagedError as error:
+                others = [each for each in there if each != chosen]
+                if named or not others:
+                    choices = f"; --step chooses one of {others}" if others else ""
+                    raise UserError(f"{error}{choices}") from None
+                warn(f"{error}; evaluating step {others[-1]} instead")
+                damaged.add(chosen)
+            else:
+                return chosen, state
+    raise UserError(f"the training of {path} removes its checkpoints while they are read ({gone}); try again")

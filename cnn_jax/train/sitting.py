@@ -1,11 +1,11 @@
 """One sitting of a run, or of many that share a program: restore or start, train, evaluate the end, write what came."""
 
 import contextlib
+import dataclasses
 import functools
 import pathlib
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -14,17 +14,21 @@ from cnn_jax.errors import DivergenceError
 from cnn_jax.train.checkpoint import Checkpoints, Progress
 from cnn_jax.train.config import sha256
 from cnn_jax.train.dispatch import Program
-from cnn_jax.train.distributed import is_first, together
+from cnn_jax.train.distributed import is_first, together, warn
+from cnn_jax.train.divergence import check_rates, explain, reduction
 from cnn_jax.train.evaluate import EvaluationStep
 from cnn_jax.train.experiment import Experiment
 from cnn_jax.train.figures import draw_figures
 from cnn_jax.train.loop import Parts, Run, run_loop
+from cnn_jax.train.prediction import predict
 from cnn_jax.train.report import describe_evaluation, make_result, write_report
 from cnn_jax.train.run_directory import RunDirectory
 from cnn_jax.train.sharding import fetch
 from cnn_jax.train.state import TrainState, evaluation_variables
 from cnn_jax.train.step import StepMetrics
+from cnn_jax.train.stopping import Stop, StopInEvaluationError, Stopped
 from cnn_jax.train.writers import JsonLines, TensorBoard, Terminal, Writer, read_rows
+from cnn_jax.types import Batch
 
 Probe: TypeAlias = Callable[[Experiment, TrainState], Mapping[str, float]]
 """Further numbers of a finished run: experiment and evaluated state to name and value."""
@@ -42,8 +46,10 @@ def sit(
     program: Program,
     started: float,
     *,
+    stop: Stop,
     probe: Probe = no_probe,
     terminal: bool = True,
+    explained: bool = False,
 ) -> list[dict[str, Any]]:
     """Restore, loop, evaluate the end, and write result, figures and report, of all runs of a program.
 
@@ -52,11 +58,18 @@ def sit(
       directories: of the runs, locked and begun.
       program: computes them.
       started: `time.perf_counter()` at the start.
+      stop: whether a signal has asked for the end.
       probe: gives what `result.json` has under `probes`.
       terminal: show the progress of the first run.
+      explained: where a run diverges, look for what was not finite first; that compiles the network once more.
 
     Returns:
       The content of `result.json` of each run.
+
+    Raises:
+      RatesChangedError: the run diverged, or had done so, and goes on with reduced rates; begin again with those.
+      Stopped: a signal asked for it.
+      StorageError: the disk is full, or fails.
     """
     first = experiments[0]
     evaluations = _compiled_evaluations(experiments)
@@ -69,6 +82,9 @@ def sit(
         for each in checkpoints:
             opened.callback(each.close)
         start, restored = _restore(experiments, checkpoints)
+        for experiment, (_, _, progress) in zip(experiments, restored, strict=True):
+            check_rates(experiment, progress.reduced_at)
+            progress.reduced_at = list(experiment.reduced_at)
         earlier = [progress.seconds for _, _, progress in restored]
         results: dict[int, dict[str, Any]] = {}
 
@@ -79,8 +95,11 @@ def sit(
             seconds = earlier[index] + time.perf_counter() - started
             return {**result, "wall_seconds": seconds, "runs_together": len(experiments)}
 
-        def diverged(index: int, error: DivergenceError) -> None:
+        def diverged(index: int, before: TrainState, error: DivergenceError) -> None:
             checkpoints[index].wait()  # the last good one is on disk before the result says that the run has ended
+            error = explain(experiments[index], before, error) if explained else error
+            if (change := reduction(experiments[index], error)) is not None:
+                raise change
             results[index] = {"status": "diverged", "steps": error.step, "message": str(error)}
             if is_first():
                 results[index] = {**end(index, "diverged", error.step), "message": str(error)}
@@ -88,11 +107,11 @@ def sit(
 
         def open_writers() -> list[list[Writer]]:
             return [
-                _writers(experiment, directory, start, opened, terminal=terminal and index == 0) if is_first() else []
-                for index, (experiment, directory) in enumerate(zip(experiments, directories, strict=True))
+                _writers(experiment, directory, start, progress, opened, terminal and experiment is first)
+                for experiment, directory, (_, _, progress) in zip(experiments, directories, restored, strict=True)
             ]
 
-        writers = together(open_writers)
+        writers = together(lambda: open_writers() if is_first() else [[] for _ in experiments])
         parts = Parts(
             advance=program.advance,
             split=program.split,
@@ -101,13 +120,14 @@ def sit(
             runs=[
                 Run(
                     progress=restored[index][2],
-                    evaluate=functools.partial(experiment.evaluate_validation, evaluations[index]),
+                    evaluate=functools.partial(experiment.evaluate_validation, evaluations[index], watch=stop.watch),
                     checkpoints=checkpoints[index],
                     writers=writers[index],
                     diverged=functools.partial(diverged, index),
                 )
                 for index, experiment in enumerate(experiments)
             ],
+            stop=stop,
         )
         state, pending = (program.stack(trees) for trees in zip(*((s, p) for s, p, _ in restored), strict=True))
         state, status = run_loop(state, pending, start=start, plan=first.plan, parts=parts, started=started)
@@ -120,7 +140,11 @@ def sit(
                 experiment = experiments[index]
                 final, _, _ = checkpoints[index].restore(best, experiment.abstract_state(), experiment.empty_metrics())
             ended = functools.partial(end, index, status, trained)
-            results[index] = _conclude(experiments[index], directories[index], final, evaluations[index], ended, probe)
+            parts_of_end = (experiments[index], directories[index], final, evaluations[index], ended, probe)
+            try:
+                results[index] = _conclude(*parts_of_end, watch=stop.watch)
+            except StopInEvaluationError:  # the end is on disk, and can be evaluated again
+                raise Stopped(stop.signal, trained) from None
     return [results[index] for index in range(len(experiments))]
 
 
@@ -128,13 +152,23 @@ def _restore(
     experiments: Sequence[Experiment], checkpoints: Sequence[Checkpoints]
 ) -> tuple[int, list[tuple[TrainState, StepMetrics, Progress]]]:
     """The newest step of which all runs have a checkpoint, 0 if there is none, and what each run has of it."""
+    lost = together(lambda: [each.set_aside_damaged() if is_first() else {} for each in checkpoints])
     start = max(set.intersection(*(set(each.steps()) for each in checkpoints)), default=0)
+    for damaged in lost:
+        for step, what in damaged.items():
+            again = f": steps {start + 1} to {step} are trained again" if step > start else ""
+            warn(f"checkpoint {step} is damaged: {what}; training goes on from step {start}{again}")
     restored = []
     creations: dict[str, Callable[[jax.Array], TrainState]] = {}  # runs that differ in their seed share a program
     for experiment, each in zip(experiments, checkpoints, strict=True):
         each.drop_after(start)
         if start:
-            restored.append(each.restore(start, experiment.abstract_state(), experiment.empty_metrics()))
+            state, metrics, progress = each.restore(start, experiment.abstract_state(), experiment.empty_metrics())
+            if progress.best_step is not None and progress.best_step not in each.steps():
+                lost_best = f"the best checkpoint, of step {progress.best_step}, is lost"
+                warn(f"{lost_best}; from here the best is looked for anew")
+                progress = dataclasses.replace(progress, best=None, best_step=None, evaluations_without_improvement=0)
+            restored.append((state, metrics, progress))
             continue
         content = sha256(experiment.config.model_copy(update={"seed": 0}))
         if content not in creations:
@@ -144,12 +178,17 @@ def _restore(
 
 
 def _writers(
-    experiment: Experiment, directory: RunDirectory, start: int, opened: contextlib.ExitStack, *, terminal: bool
+    experiment: Experiment,
+    directory: RunDirectory,
+    start: int,
+    progress: Progress,
+    opened: contextlib.ExitStack,
+    terminal: bool,
 ) -> list[Writer]:
     """The log, event files on request, and, of many runs for the first alone, the terminal."""
     if start and not read_rows(directory.metrics):
-        print(f"warning: {directory.metrics} is lost; the curves begin at step {start}", file=sys.stderr)
-    writers: list[Writer] = [JsonLines(directory.metrics, resume_step=start)]
+        warn(f"{directory.metrics} is lost; the curves begin at step {start}")
+    writers: list[Writer] = [JsonLines(directory.metrics, resume_step=start, unevaluated=progress.unevaluated)]
     if experiment.config.train.tensorboard:
         writers.append(TensorBoard(directory.path / "tensorboard", resume_step=start))
     if terminal:
@@ -178,14 +217,17 @@ def _conclude(
     evaluation: EvaluationStep,
     end: Callable[[], dict[str, Any]],
     probe: Probe,
+    *,
+    watch: Callable[[Iterator[Batch]], Iterator[Batch]],
 ) -> dict[str, Any]:
     """Evaluate a trained run, and write its figures, report and result."""
-    values = {split: experiment.evaluate(evaluation, state, split) for split in experiment.evaluation_splits}
+    splits = experiment.evaluation_splits
+    values = {split: experiment.evaluate(evaluation, state, split, watch=watch) for split in splits}
     numbers = probe(experiment, state)
     draw: Callable[[], list[pathlib.Path]] = list
     if experiment.config.train.figures:
-        shown = experiment.evaluation_splits[-1:]
-        predictions = experiment.predict(state, shown[0]) if shown else {}
+        shown = splits[-1:]
+        predictions = predict(experiment, state, shown[0]) if shown else {}
         params = fetch(evaluation_variables(state)[0], experiment.mesh)
         draw = functools.partial(draw_figures, experiment, directory, values, params=params, predictions=predictions)
 

@@ -198,3 +198,15 @@ def merge_metrics(metrics: Mapping[str, Metric], earlier: StepMetrics, later: St
         bad_gradient_norm=first(earlier.bad_gradient_norm, later.bad_gradient_norm),
         bad_learning_rate=first(earlier.bad_learning_rate, later.bad_learning_rate),
     )
+
+
+def keep_last_finite(metrics: StepMetrics, before: TrainState, after: TrainState) -> TrainState:
+    """The state after a step, unless this or an earlier step was not finite: then the state before that one.
+
+    Args:
+      metrics: of this step, merged with those since the last line of the log, at which a bad step is found.
+      before: this step.
+      after: this step.
+    """
+    good = metrics.bad_step < 0
+    return jax.tree.map(lambda new, old: jnp.where(good, new, old), after, before)

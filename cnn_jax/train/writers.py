@@ -1,5 +1,6 @@
 """Where a run's numbers go while it runs: a log file, the terminal, and TensorBoard on request."""
 
+import contextlib
 import json
 import math
 import os
@@ -12,7 +13,8 @@ import rich.console
 import rich.progress
 from rich.table import Column
 
-from cnn_jax.errors import UserError
+from cnn_jax.errors import StorageError, UserError
+from cnn_jax.train.distributed import warn
 
 Row = Mapping[str, Any]
 # What fits a line of the terminal; the log file has everything.
@@ -27,6 +29,10 @@ class Writer(Protocol):
         """Take the numbers of one step; `row["time"]` holds those that differ between equal runs."""
         ...
 
+    def flush(self) -> None:
+        """Called before a checkpoint is saved: what a resumed run cannot write again must be on disk now."""
+        ...
+
     def close(self) -> None:
         """Flush and release."""
         ...
@@ -35,27 +41,80 @@ class Writer(Protocol):
 class JsonLines:
     """`metrics.jsonl`: one JSON object a line, on disk before the next checkpoint is.
 
+    A line that cannot be written, as on a full disk, is kept and tried again with the next; training goes on, until a
+    checkpoint needs it.
+
     Args:
       path: the file; created if it is not there.
       resume_step: on resuming, drop the lines after this step, which the resumed run writes again.
+      unevaluated: the evaluation of that step is still to be made, so its line is dropped too.
+
+    Raises:
+      StorageError: what is there cannot be written again.
     """
 
-    def __init__(self, path: pathlib.Path, *, resume_step: int):
+    def __init__(self, path: pathlib.Path, *, resume_step: int, unevaluated: bool = False):
+        self._path = path
         kept = [row for row in read_rows(path) if row["step"] <= resume_step]
+        if unevaluated:
+            kept = [row for row in kept if row["step"] < resume_step or "epoch" in row]  # lines of training have one
         temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-        temporary.replace(path)
-        self._file = path.open("a", encoding="utf-8")
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                file.write("".join(json.dumps(row) + "\n" for row in kept))
+                file.flush()
+                os.fsync(file.fileno())
+                self._end = file.tell()
+            temporary.replace(path)
+            self._file = path.open("r+b", buffering=0)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise self._cannot(error) from error
+        self._waiting = b""
 
     def write(self, step: int, row: Row) -> None:
         """Append one line; JSON has no NaN, so a number that is not finite becomes null."""
         finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
-        self._file.write(json.dumps({"step": step, **finite}, allow_nan=False) + "\n")
-        self._file.flush()
+        first = not self._waiting
+        self._waiting += (json.dumps({"step": step, **finite}, allow_nan=False) + "\n").encode()
+        try:
+            self._append()
+        except OSError as error:
+            if first:
+                warn(f"{self._cannot(error)}; training goes on, the line is tried again")
+
+    def _append(self) -> None:
+        """Write what waits behind the last whole line; a part of a line that a failed attempt left is cut off."""
+        self._file.seek(self._end)
+        left = memoryview(self._waiting)
+        while left:
+            left = left[self._file.write(left) :]
+        self._file.truncate()
         os.fsync(self._file.fileno())
+        self._end += len(self._waiting)
+        self._waiting = b""
+
+    def flush(self) -> None:
+        """Write the lines that could not be written before.
+
+        Raises:
+          StorageError: they still cannot.
+        """
+        if not self._waiting:
+            return
+        try:
+            self._append()
+        except OSError as error:
+            raise self._cannot(error) from error
+
+    def _cannot(self, error: OSError) -> StorageError:
+        return StorageError(f"{self._path} cannot be written: {error.strerror}")
 
     def close(self) -> None:
         """Close the file."""
+        with contextlib.suppress(StorageError):  # whoever closes after an error has been told already
+            self.flush()
         self._file.close()
 
 
@@ -100,16 +159,25 @@ class TensorBoard:
                 "train.tensorboard needs an extra; run `pip install -e '.[tensorboard]'` in the checkout"
             ) from None
         self._writer = SummaryWriter(str(directory), purge_step=resume_step + 1)
+        self._failed = False
 
     def write(self, step: int, row: Row) -> None:
-        """Add every number as a scalar."""
-        for name, value in row.items():
-            if name != "time":
-                self._writer.add_scalar(name, value, step)
+        """Add every number as a scalar; after an error of the disk no more: the same numbers are in the log."""
+        try:
+            for name, value in row.items() if not self._failed else ():
+                if name != "time":
+                    self._writer.add_scalar(name, value, step)
+        except OSError as error:
+            self._failed = True
+            warn(f"TensorBoard's files cannot be written ({error.strerror}); training goes on without them")
+
+    def flush(self) -> None:
+        """Nothing: a resumed run can do without."""
 
     def close(self) -> None:
         """Flush the event file."""
-        self._writer.close()
+        with contextlib.suppress(OSError):
+            self._writer.close()
 
 
 class Terminal:
@@ -160,6 +228,9 @@ class Terminal:
             shown = "/".join(f"{value:.3f}" for value in values if value is not None)
             parts += [f"{metric} {shown}"] if shown else []
         return "  ".join(parts)
+
+    def flush(self) -> None:
+        """Nothing: what was shown is gone."""
 
     def close(self) -> None:
         """Leave the bar as it is."""

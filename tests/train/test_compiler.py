@@ -6,6 +6,7 @@ import pytest
 
 from cnn_jax import models
 from cnn_jax.train.compiler import compiler_options, creation_options
+from cnn_jax.train.prediction import compiled_prediction
 from cnn_jax.train.run import build
 
 
@@ -37,7 +38,7 @@ def test_programs_that_train_and_those_that_predict_get_their_own(tiny_config, m
     monkeypatch.setattr(jax, "jit", record)
     experiment.compiled_step()
     experiment.compiled_evaluation()
-    experiment.compiled_prediction()
+    compiled_prediction(experiment)
     train, evaluation, prediction = (options["xla_cpu_experimental_ynn_fusion_type"] for options in given)
     assert "REDUCE" in train
     assert evaluation == prediction == "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cnn_jax.train.checkpoint import Checkpoints
-from cnn_jax.train.loop import Plan
+from cnn_jax.train.plan import Plan
 from cnn_jax.train.run import build
 from cnn_jax.train.session import train
 from cnn_jax.train.writers import read_rows

@@ -14,6 +14,7 @@ from cnn_jax.errors import UserError
 from cnn_jax.train import sharding
 from cnn_jax.train.checkpoint import Checkpoints, Progress
 from cnn_jax.train.config import identity, sha256, to_plain
+from cnn_jax.train.prediction import predict
 from cnn_jax.train.run import build
 from cnn_jax.train.step import merge_metrics, train_step
 
@@ -325,7 +326,7 @@ def test_evaluation_and_prediction_are_those_of_one_device(mode):
     ]
     assert np.array_equal(values[0]["confusion_matrix"], values[1]["confusion_matrix"])
     assert values[0]["loss"] == pytest.approx(values[1]["loss"], rel=1e-6)
-    logits = [one.experiment.predict(one.state, "test"), many.experiment.predict(state, "test")]
+    logits = [predict(one.experiment, one.state, "test"), predict(many.experiment, state, "test")]
     assert difference(*logits) < 1e-5
     assert logits[1]["logits"].shape == (45, 10)
 

@@ -402,7 +402,7 @@ def test_reading_checkpoints_leaves_a_save_in_progress_alone(tmp_path):
     writer = Checkpoints(tmp_path, keep=1)
     writer.save(1, state, state, Progress())
     writer.wait()
-    in_progress = tmp_path / "2.orbax-checkpoint-tmp"
+    in_progress = tmp_path / ".saving-2"
     in_progress.mkdir()
     reader = Checkpoints(tmp_path, keep=None)
     assert reader.restore(1, state, state)[0]["x"].tolist() == [0.0, 1.0, 2.0]

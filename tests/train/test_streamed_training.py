@@ -20,6 +20,7 @@ from cnn_jax.data.sources import open_source
 from cnn_jax.data.stream import open_stream
 from cnn_jax.errors import ProcessLostError, UserError
 from cnn_jax.train.figures import most_confidently_wrong
+from cnn_jax.train.prediction import predict
 from cnn_jax.train.run import build
 from cnn_jax.train.session import evaluate_run, train
 
@@ -166,7 +167,7 @@ def test_predictions_of_what_is_skipped_are_nan(config, folder, tmp_path):
     broken.write_bytes(b"no image")
     config["data"] |= {"directory": str(root.parent), "on_corrupt": "skip"}
     experiment = build(config)
-    predicted = experiment.predict(experiment.initial_state(), "test")["probabilities"]
+    predicted = predict(experiment, experiment.initial_state(), "test")["probabilities"]
     assert np.flatnonzero(np.isnan(predicted).any(axis=1)).tolist() == [3]
     figure = most_confidently_wrong(
         experiment.splits["test"].read, np.full(20, 10), predicted, [str(n) for n in range(11)], "test"

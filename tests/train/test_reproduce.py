@@ -242,6 +242,16 @@ def test_a_run_that_diverged_is_reproduced_up_to_its_end(config, tmp_path):
     assert reproduce(tmp_path / "run", steps=99).difference.step == error.value.step
 
 
+def test_a_run_that_went_on_with_reduced_rates_is_compared_up_to_where_it_went_back_to(run):
+    edit(run / "result.json", lambda result: result.update(reduced_at=[6, 8]))
+    outcome = reproduce(run)  # saves are at 2 and 4
+    assert (outcome.difference, outcome.step) == (None, 4)
+    assert "diverged at step 6" in outcome.notes[0]
+    edit(run / "result.json", lambda result: result.update(reduced_at=[2]))
+    with pytest.raises(UserError, match=r"diverged at step 2, and has no line from before"):
+        reproduce(run)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["sequential", "vmap"])
 def test_runs_that_shared_a_program_are_reproduced_by_the_same_program(config, tmp_path, mode):

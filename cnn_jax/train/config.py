@@ -276,7 +276,12 @@ def identity(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def sha256(config: Config) -> str:
     """The digest of an experiment's identity."""
-    return hashlib.sha256(json.dumps(identity(to_plain(config)), sort_keys=True).encode()).hexdigest()
+    return config_digest(to_plain(config))
+
+
+def config_digest(values: Mapping[str, Any]) -> str:
+    """`sha256` of plain values: from `to_plain`, or read from a `config.json`."""
+    return hashlib.sha256(json.dumps(identity(values), sort_keys=True).encode()).hexdigest()
 
 
 def difference(old: Any, new: Any, *, path: str = "config") -> list[str]:

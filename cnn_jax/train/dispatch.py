@@ -197,9 +197,11 @@ class Program:
       stack: the states, or metrics, of the runs to what `advance` takes.
       split: and back.
       close: ends what reads ahead, if anything does.
+      record: of many runs, the number of one to what its passport says of the program, see `program_record`.
     """
 
     advance: Advance
     stack: Callable[[Sequence[PyTree]], PyTree]
     split: Callable[[PyTree], Sequence[PyTree]]
     close: Callable[[], None] = lambda: None
+    record: Callable[[int], dict[str, Any]] | None = None

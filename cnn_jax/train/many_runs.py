@@ -4,6 +4,7 @@ Each run has a directory of its own, the same as the one that it writes when it 
 """
 
 import copy
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeAlias
@@ -21,9 +22,11 @@ from cnn_jax.errors import UserError
 from cnn_jax.train.config import sha256
 from cnn_jax.train.config_file import Node, plain
 from cnn_jax.train.config_node import STRICT, first_error
+from cnn_jax.train.differences import assign
 from cnn_jax.train.dispatch import Program, resident_advance, resident_steps
 from cnn_jax.train.experiment import Experiment
 from cnn_jax.train.lift import NotLiftableError, lift
+from cnn_jax.train.program_record import program_record
 from cnn_jax.train.run import build
 from cnn_jax.train.sharding import divided, make_mesh, replicated
 from cnn_jax.train.state import TrainState
@@ -77,7 +80,7 @@ def split_runs(config: Node) -> tuple[Runs, dict[str, Node]]:
     for values in zip(*varied.values(), strict=True):
         own = plain(config)
         for path, value in zip(varied, values, strict=True):
-            _set(own, path, value)
+            assign(own, path, value)
         # Of this machine: a run alone on one device, with the split on it, is the same run.
         own = {**own, "data": {**own["data"], "resident": True}, "parallel": {"devices": 1}}
         name = ",".join(f"{path}={value}" for path, value in zip(varied, values, strict=True))
@@ -99,13 +102,6 @@ def _leaves(vary: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, tup
             yield path, value
         else:
             raise UserError(f"config.runs.vary.{path} must be a tuple of numbers, one for each run, got {value!r}")
-
-
-def _set(config: Node, path: str, value: int | float) -> None:
-    *above, key = path.split(".")
-    for name in above:
-        config = config.setdefault(name, {})
-    config[key] = value
 
 
 def build_runs(configs: Mapping[str, Node]) -> list[Experiment]:
@@ -151,8 +147,9 @@ def many_runs(
     limit = make_mesh(devices=devices).devices.size
     mesh = make_mesh(devices=max(size for size in range(1, limit + 1) if count % size == 0))
     mode = mode or ("sequential" if mesh.devices.flat[0].platform == "cpu" else "vmap")
+    record = functools.partial(program_record, experiments, among or experiments, mode=mode, devices=mesh.devices.size)
     if mode == "sequential" and mesh.devices.size == 1:
-        return _in_turn(experiments, step, constants)
+        return dataclasses.replace(_in_turn(experiments, step, constants), record=record)
     over_runs, alone = divided(mesh), replicated(first.mesh)
 
     def orders(context: Context, first: Int[Array, ""], *, epochs: int, examples: int) -> Array:
@@ -194,7 +191,8 @@ def many_runs(
 
     keys = jax.random.wrap_key_data(stack([jax.random.key_data(experiment.key) for experiment in experiments]))
     with_context = _advance(first, program, orders, state_sharding=over_runs, sharding=over_runs, mesh=mesh)
-    return Program(advance=with_context((jax.device_put(constants, over_runs), keys)), stack=stack, split=split)
+    advance = with_context((jax.device_put(constants, over_runs), keys))
+    return Program(advance=advance, stack=stack, split=split, record=record)
 
 
 def with_seed(experiment: Experiment, seed: int) -> Experiment:

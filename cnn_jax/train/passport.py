@@ -1,4 +1,4 @@
-"""The passport of a run: everything outside the config that its numbers may depend on."""
+"""The passport of a run: everything that its numbers may depend on, so that one changed byte is found."""
 
 import functools
 import hashlib
@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+
+from cnn_jax.train.config import config_digest
 
 PACKAGES = (
     "cnn_jax",
@@ -31,17 +33,44 @@ PACKAGES = (
     "pyarrow",
     "array_record",
     "scikit-learn",
+    "scipy",
+    "ml-dtypes",
 )
-FLAGS = ("XLA_FLAGS", "JAX_PLATFORMS", "JAX_ENABLE_X64", "JAX_DEFAULT_MATMUL_PRECISION", "LIBTPU_INIT_ARGS", "NPROC")
+FLAGS = (
+    "XLA_FLAGS",
+    "JAX_PLATFORMS",
+    "JAX_ENABLE_X64",
+    "JAX_DEFAULT_MATMUL_PRECISION",
+    "JAX_DEFAULT_PRNG_IMPL",
+    "JAX_THREEFRY_PARTITIONABLE",
+    "JAX_NUM_CPU_DEVICES",
+    "JAX_DISABLE_JIT",
+    "LIBTPU_INIT_ARGS",
+    "NVIDIA_TF32_OVERRIDE",
+    "NPROC",
+)
+PACKAGE = pathlib.Path(__file__).resolve().parents[1]
+DIGITS_OF_A_FILE = 12
+# What XLA's code for a CPU depends on: machines whose processors have one name may differ in these.
+INSTRUCTIONS = ("avx", "amx", "fma", "f16c", "sse4", "asimd", "sve")
 
 
-def make_passport(*, seed: int, data: Mapping[str, Mapping[str, Any]], devices: int) -> dict[str, Any]:
-    """Commit and uncommitted changes, versions, hardware, flags, data checksums, seed and command.
+def make_passport(
+    *,
+    seed: int,
+    data: Mapping[str, Mapping[str, Any]],
+    devices: int,
+    config: Mapping[str, Any] | None = None,
+    program: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Commit and uncommitted changes, source, config, versions, hardware, flags, data checksums, seed and command.
 
     Args:
       seed: the run's.
       data: split name to origin, size and digest.
       devices: how many devices the run uses.
+      config: what `config.json` is given, from `config.to_plain`: whoever edits the file later is found out.
+      program: which runs share the program that computes this one, from `Program.record`; None for a run alone.
     """
     device = jax.devices()[0]
     return {
@@ -49,6 +78,9 @@ def make_passport(*, seed: int, data: Mapping[str, Mapping[str, Any]], devices: 
         "command": [sys.executable, *sys.argv],
         "seed": seed,
         "git": git_state(),
+        "source": source_state(),
+        **({} if config is None else {"config": dict(config), "config_sha256": config_digest(config)}),
+        **({} if program is None else {"program": dict(program)}),
         "versions": {"python": platform.python_version(), **versions()},
         "hardware": {
             "platform": device.platform,
@@ -56,6 +88,8 @@ def make_passport(*, seed: int, data: Mapping[str, Mapping[str, Any]], devices: 
             "devices": devices,
             "processes": jax.process_count(),
             "processor": processor(),
+            "instructions": instructions(),
+            "runtime": " ".join(device.client.platform_version.split()),
             "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
             "host": platform.node(),
             "system": platform.platform(),
@@ -80,41 +114,92 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
+def instructions() -> str:
+    """The processor's vector instructions, as far as the system tells them."""
+    information = pathlib.Path("/proc/cpuinfo")
+    if information.exists():
+        for line in information.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith(("flags", "Features")):
+                return " ".join(
+                    sorted(name for name in line.partition(":")[2].split() if name.startswith(INSTRUCTIONS))
+                )
+    return platform.machine()
+
+
+@functools.cache
+def source_state() -> Mapping[str, Any]:
+    """The SHA-256 of the package, and the beginning of each file's, which says where two packages differ.
+
+    Looked up once in a process, which goes on with the code that it has imported.
+    """
+    return digest_of_files(PACKAGE)
+
+
+def digest_of_files(root: pathlib.Path) -> dict[str, Any]:
+    """`sha256` of all files below a folder, names and bytes, and `files`: relative path to the digits of its own.
+
+    Args:
+      root: such as the package. What Python compiles, and hidden files such as an editor's, do not count.
+    """
+    whole, files = hashlib.sha256(), {}
+    for path in sorted(path for path in root.rglob("*") if path.is_file() and path.suffix != ".pyc"):
+        name = path.relative_to(root).as_posix()
+        if any(part.startswith(".") for part in path.relative_to(root).parts):
+            continue
+        own = _digest(path)
+        whole.update(f"{name}\0{own}\n".encode())
+        files[f"{root.name}/{name}"] = own[:DIGITS_OF_A_FILE] if own else None
+    return {"sha256": whole.hexdigest(), "files": files}
+
+
 @functools.cache
 def git_state() -> Mapping[str, Any]:
     """The commit of this checkout and its uncommitted changes; None where it is no checkout.
 
     Looked up once in a process, which goes on with the code that it has imported.
     """
-    root = pathlib.Path(__file__).resolve().parents[2]
-
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", *arguments],
-                cwd=root,
-                capture_output=True,
-                encoding="utf-8",
-                errors="backslashreplace",
-                timeout=30,
-                check=False,
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout if done.returncode == 0 else None
-
     # A package installed below somebody else's checkout must not report that one's commit.
+    root = PACKAGE.parent
     if not (root / ".git").exists():
         return {"commit": None, "dirty": None, "diff": None, "untracked": None}
     # The diff has no files that git does not track yet: those are told by their digests.
-    names = (git("ls-files", "--others", "--exclude-standard", "-z") or "").split("\0")
+    names = (_git("ls-files", "--others", "--exclude-standard", "-z") or "").split("\0")
     untracked = {name: _digest(root / name) for name in names if name}
     return {
-        "commit": (git("rev-parse", "HEAD") or "").strip() or None,
-        "dirty": bool(git("status", "--porcelain")),
-        "diff": git("diff", "--binary", "HEAD", "--", "."),
+        "commit": (_git("rev-parse", "HEAD") or "").strip() or None,
+        "dirty": bool(_git("status", "--porcelain")),
+        "diff": _git("diff", "--binary", "HEAD", "--", "."),
         "untracked": untracked,
     }
+
+
+def files_changed_since(commit: str | None) -> list[str] | None:
+    """The package's files that are not what they were in a commit; None where git cannot tell.
+
+    Args:
+      commit: of a passport.
+    """
+    if commit is None or not (PACKAGE.parent / ".git").exists():
+        return None
+    names = _git("diff", "--name-only", "-z", f"{commit}^{{commit}}", "--", PACKAGE.name)
+    return None if names is None else [name for name in names.split("\0") if name]
+
+
+def _git(*arguments: str) -> str | None:
+    """What git says in the package's checkout; None where it fails."""
+    try:
+        done = subprocess.run(
+            ["git", *arguments],
+            cwd=PACKAGE.parent,
+            capture_output=True,
+            encoding="utf-8",
+            errors="backslashreplace",
+            timeout=30,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
 
 
 def _digest(path: pathlib.Path) -> str | None:

@@ -112,7 +112,7 @@ def test_resume_of_a_finished_run_shows_its_result(workdir):
 
 
 SCRIPTS = ("train.py", "evaluate.py", "summarize.py", "tabulate_results.py", "convert.py", "predict.py")
-SCRIPTS += ("inspect_data.py", "draw_augmentations.py")
+SCRIPTS += ("inspect_data.py", "draw_augmentations.py", "reproduce.py", "diff_runs.py")
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

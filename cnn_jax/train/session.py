@@ -13,7 +13,7 @@ import numpy as np
 from cnn_jax.data.sources import check_disjoint
 from cnn_jax.errors import DivergenceError, UserError
 from cnn_jax.train.checkpoint import CheckpointGoneError, Checkpoints
-from cnn_jax.train.config import resolve
+from cnn_jax.train.config import resolve, to_plain
 from cnn_jax.train.config_file import Node, plain
 from cnn_jax.train.dispatch import Program
 from cnn_jax.train.distributed import is_first, naming_lost_processes, together, warn
@@ -129,18 +129,29 @@ def train_locked(
     **options: Any,
 ) -> list[dict[str, Any]]:
     """Train runs on the same data, in directories that are locked and hold no result; arguments as `sitting.sit`."""
-    _begin(directories, experiments)
+    _begin(directories, experiments, program)
     with stop_on_signals() as stop:
         return sit(experiments, directories, program, started, stop=stop, **options)
 
 
-def _begin(directories: Sequence[RunDirectory], experiments: Sequence[Experiment]) -> None:
+def _begin(
+    directories: Sequence[RunDirectory], experiments: Sequence[Experiment], program: Program | None = None
+) -> None:
     """Write config and passport of runs on the same data, unless one was begun on other data."""
     data = {name: split.description() for name, split in experiments[0].splits.items()}
     for directory in directories:
         _check_data(directory, data)
-    for directory, experiment in zip(directories, experiments, strict=True):
-        directory.begin(make_passport(seed=experiment.config.seed, data=data, devices=experiment.mesh.devices.size))
+    record = program.record if program is not None else None
+    for index, (directory, experiment) in enumerate(zip(directories, experiments, strict=True)):
+        directory.begin(
+            make_passport(
+                seed=experiment.config.seed,
+                data=data,
+                devices=experiment.mesh.devices.size,
+                config=to_plain(experiment.config),
+                program=record(index) if record is not None else None,
+            )
+        )
 
 
 def _build_and_check(config: Node) -> Experiment:

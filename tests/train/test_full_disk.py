@@ -1,4 +1,4 @@
-"""A full or failing disk: training stops and says why, loses no finished checkpoint, and goes on when there is space."""
+"""A full or failing disk: training stops and says why, loses no finished checkpoint, and goes on when it can."""
 
 import os
 import pathlib

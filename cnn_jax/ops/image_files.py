@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from cnn_jax.errors import CorruptImageError, UserError
-from cnn_jax.ops.jpeg import decode_plain_jpeg
+from cnn_jax.ops.jpeg import decode_plain_jpeg, has_too_many_scans
 from cnn_jax.ops.pixels import MODES, Channels, to_pixels
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ DAMAGED = (
     *(TypeError, ValueError, struct.error, zlib.error),
 )
 """What Pillow's decoders raise for damaged files, besides OSError."""
-LARGEST_PIXELS = 178_956_970
-"""Pixels that an image may have, as PIL has it: a small file can declare more than the memory holds."""
+LARGEST_PIXELS = 89_478_485
+"""Pixels that an image may have, those that PIL warns of: 34 bytes of WebP can declare more than the memory holds."""
 STEPS_OF_16_BITS = 257
 """65535 / 255."""
 ORIENTED_BY = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
@@ -102,6 +102,8 @@ def open_image(
                 raise CorruptImageError(
                     f"{shown} declares {image.width}×{image.height} pixels; {largest:,} are allowed"
                 )
+            if image.format in ("JPEG", "MPO") and has_too_many_scans(content, image.width * image.height):
+                raise CorruptImageError(f"{shown} has more scans than a JPEG file of its size needs; save it again")
             if image.mode in ("I", "F"):
                 raise CorruptImageError(f"{shown} has 32 bits per pixel (mode {image.mode}); save it with 8 or 16")
             if _is_cut_to_8_bits(image):
@@ -115,7 +117,7 @@ def open_image(
     except CorruptImageError:
         raise
     except Image.DecompressionBombError:
-        raise CorruptImageError(f"{shown} declares more than the {LARGEST_PIXELS:,} pixels that are allowed") from None
+        raise CorruptImageError(f"{shown} declares more than the {largest:,} pixels that are allowed") from None
     except Image.UnidentifiedImageError:
         raise CorruptImageError(f"{shown} is no image, or of an unknown format") from None
     except OSError as error:

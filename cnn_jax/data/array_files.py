@@ -19,7 +19,7 @@ from cnn_jax.data.source import MOST_CLASSES, Source, check_class_names
 from cnn_jax.data.split_shares import LARGEST_HASHED, SHARES, SPLIT_NAMES, stratified_split
 from cnn_jax.errors import UserError
 from cnn_jax.ops.image_files import DAMAGED
-from cnn_jax.untrusted import most_unpacked, one_line, open_regular
+from cnn_jax.untrusted import listed, most_unpacked, one_line, open_regular
 
 PAIRS = (("{}_images", "{}_labels"), ("x_{}", "y_{}"))
 """Names of the images and of the labels of a split."""
@@ -148,7 +148,7 @@ def _pairs(path: pathlib.Path, arrays: Mapping[str, Stored]) -> list[tuple[tuple
         found[""] = WHOLE
     if not found:
         raise UserError(
-            f"{str(path)!r} has the arrays {', '.join(sorted(arrays)) or 'none'}; it needs train_images, train_labels"
+            f"{str(path)!r} has the arrays {listed(sorted(arrays)) or 'none'}; it needs train_images, train_labels"
             " and so on, or images and labels"
         )
     return [(names, split) for split, names in found.items()]

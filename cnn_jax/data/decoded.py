@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import tempfile
+import tokenize
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 
@@ -100,7 +101,7 @@ def _read(path: pathlib.Path) -> Arrays | None:
             file.seek(DIGEST_BYTES)
             with np.load(file, allow_pickle=False) as kept:
                 return kept["images"], kept["labels"]
-    except (*DAMAGED, OSError, zipfile.BadZipFile):
+    except (*DAMAGED, OSError, tokenize.TokenError, zipfile.BadZipFile):
         return None  # also what has the right digest, but was not written here
 
 

@@ -14,7 +14,7 @@ from cnn_jax.data.parquet_bounds import BAD_FILE, check_rows, check_unpacked, da
 from cnn_jax.data.source import MOST_CLASSES, Source, check_class_names
 from cnn_jax.data.split_shares import LARGEST_HASHED, SPLIT_NAMES
 from cnn_jax.errors import CorruptImageError, UserError
-from cnn_jax.untrusted import one_line, parse_json
+from cnn_jax.untrusted import listed, one_line, parse_json
 
 FILE = re.compile(r"(?P<split>[A-Za-z_]+)(-(?P<number>\d{5})-of-(?P<count>\d{5}))?(-[0-9a-f]+)?\.parquet")
 IMAGES, LABELS = ("image", "img"), ("label", "labels", "fine_label")
@@ -202,7 +202,7 @@ def _column_of(path: pathlib.Path, there: Sequence[str], typed: Sequence[str], u
             return name
     if len(typed) == 1:
         return typed[0]
-    raise UserError(f"{str(path)!r} has the columns {', '.join(there)}; one must be called {' or '.join(usual)}")
+    raise UserError(f"{str(path)!r} has the columns {listed(there)}; one must be called {' or '.join(usual)}")
 
 
 def _column(path: pathlib.Path, name: str) -> np.ndarray:

@@ -35,6 +35,8 @@ DAMAGED = (
 """What Pillow's decoders raise for damaged files, besides OSError."""
 LARGEST_PIXELS = 89_478_485
 """Pixels that an image may have, those that PIL warns of: 34 bytes of WebP can declare more than the memory holds."""
+PLAIN, MOST_COMMENTS = (b"P1", b"P2", b"P3"), 100
+"""Files that write their pixels as text, from which Pillow takes 30,000 comments a second."""
 STEPS_OF_16_BITS = 257
 """65535 / 255."""
 ORIENTED_BY = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
@@ -104,6 +106,8 @@ def open_image(
                 )
             if image.format in ("JPEG", "MPO") and has_too_many_scans(content, image.width * image.height):
                 raise CorruptImageError(f"{shown} has more scans than a JPEG file of its size needs; save it again")
+            if image.format == "PPM" and content[:2] in PLAIN and content.count(b"#") > MOST_COMMENTS:
+                raise CorruptImageError(f"{shown} has more than {MOST_COMMENTS} comments; save it again")
             if image.mode in ("I", "F"):
                 raise CorruptImageError(f"{shown} has 32 bits per pixel (mode {image.mode}); save it with 8 or 16")
             if _is_cut_to_8_bits(image):

@@ -1,5 +1,6 @@
 """Data sets from strangers: bombs, lies, pipes and devices are refused or skipped, in little memory and time."""
 
+import hashlib
 import io
 import os
 import struct
@@ -9,6 +10,7 @@ import zlib
 import numpy as np
 import pytest
 
+from cnn_jax.data import decoded
 from cnn_jax.ops.jpeg import FEW_SCANS, has_too_many_scans
 
 WEBP = bytes.fromhex("524946461a000000574542505650384c0e0000002f0fe7c309071011fd0f4444ff03")
@@ -109,6 +111,38 @@ def test_pipes_and_devices_in_folders_of_arrays_and_tables_are_refused(tmp_path,
     refused("arrays", tmp_path / "endless", "pipe or device", seconds=5)
 
 
+class Attack:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return open, (str(self.marker), "w")
+
+
+@pytest.mark.parametrize("attack", ["objects", "no archive", "another array", "a header of code"])
+def test_a_kept_file_with_the_right_digest_and_other_content_is_made_anew(attack, tmp_path, monkeypatch):
+    monkeypatch.setenv(decoded.FOLDER, str(tmp_path / "kept"))
+    (tmp_path / "set").mkdir()
+
+    def read():
+        return decoded.decoded(("train",), tmp_path / "set", lambda: (IMAGES, LABELS))
+
+    read()
+    (kept,) = (tmp_path / "kept").iterdir()
+    file = io.BytesIO()
+    members = {
+        "objects": {"images": np.array([Attack(tmp_path / "marker")], object), "labels": LABELS},
+        "another array": {"pictures": IMAGES},
+    }
+    np.savez(file, **members.get(attack, {}))
+    content = {"no archive": b"PK\x03\x04", "a header of code": header("{1L:2")}.get(attack, file.getvalue())
+    kept.write_bytes(hashlib.sha256(content).digest() + content)
+    images, labels = read()
+    np.testing.assert_array_equal(images, IMAGES)
+    np.testing.assert_array_equal(labels, LABELS)
+    assert not (tmp_path / "marker").exists()
+
+
 def folder_of_images(root):
     from PIL import Image
 
@@ -180,6 +214,23 @@ def test_many_small_bombs_in_the_texts_of_an_image_are_refused(tmp_path, refused
     text = zlib.compress(bytes(2**20 - 64), 9)
     (tmp_path / "a.png").write_bytes(png(8, 8, *(chunk(b"zTXt", b"k%d\0\0" % n + text) for n in range(200))))
     refused("image", tmp_path / "a.png", "is damaged")
+
+
+def test_a_text_of_pixels_may_not_be_all_comments(tmp_path, refused, attempt):
+    for count, comment in ((20, b"# a\n"), (100_000, b"#\n")):
+        (tmp_path / "a.ppm").write_bytes(b"P3\n4 4\n255\n" + comment * count + b"1 " * 48)
+        if count == 20:
+            assert attempt("image", tmp_path / "a.ppm") == ("read", "(4, 4, 3)")
+    refused("image", tmp_path / "a.ppm", "has more than 100 comments", seconds=3)
+
+
+def test_an_archive_of_many_arrays_is_told_in_one_short_line(tmp_path, refused):
+    many = {f"array {number}\x1b": npy(np.zeros(1)) for number in range(500)}
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w") as file:
+        for name, content in many.items():
+            file.writestr(name, content)
+    assert "and 450 more" in refused("arrays", path, "has the arrays")
 
 
 def test_of_an_animation_one_frame_is_decoded(tmp_path, attempt):

@@ -133,7 +133,7 @@ class Tags(html.parser.HTMLParser):
 MARKS = st.text(alphabet=list("<>&|`*[]()!\\_~$#-+= \n\r\tab\"'/\x0b\x0c\x85\u2028\u202e"), max_size=60)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(MARKS)
 def test_escaped_text_is_one_line_without_tags(text):
     shown = escape(text)
@@ -142,7 +142,7 @@ def test_escaped_text_is_one_line_without_tags(text):
     assert not re.search(r"(?<!\\)(?:\\\\)*[|`*]", re.sub(r"\\[|`*]", "", shown))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(MARKS.filter(str.strip))
 def test_code_ends_where_its_text_does(text):
     shown = code(text)

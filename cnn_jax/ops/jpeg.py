@@ -5,6 +5,8 @@ smooth upsampling. It writes them in the order of the array, where Pillow has fo
 runs in one call without Python's lock, so that threads decode side by side.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 from jaxtyping import UInt8
 
@@ -13,6 +15,9 @@ TURNED_BY = (b"Exif\0", b"ns.adobe.com/xap")
 """What files have that may say that the image is to be turned."""
 START_OF_SCAN, END_OF_IMAGE, STUFFED, RESTARTS = 0xDA, 0xD9, 0x00, range(0xD0, 0xD9)
 """Second bytes of markers; STUFFED follows a 255 that is none, and RESTARTS, like the start of a file, stand alone."""
+FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
+"""Starts of frames, and those whose scans refine each other."""
 FEW_SCANS, MOST_SCANNED = 16, 2**31
 """Scans that any file may have, and pixels in all scans of one that has more.
 
@@ -57,19 +62,32 @@ def has_too_many_scans(content: bytes, pixels: int) -> bool:
       content: of the file.
       pixels: that it declares.
     """
-    mark = bytes([255, START_OF_SCAN])
-    if content.count(mark) <= FEW_SCANS:  # also counts what only looks like one
-        return False
-    scans, at = 0, 2
+    components, scans = 0, 0
+    for marker, at in _markers(content):
+        if marker in FRAMES and at + 9 < len(content):
+            components = 0 if marker in PROGRESSIVE else content[at + 9]
+        if marker != START_OF_SCAN:
+            continue
+        if scans == 0:
+            # One scan of all components is the only one that is read. The count is quick, and too large at worst.
+            single = components > 0 and content[at + 4 : at + 5] == bytes([components])
+            if single or content.count(bytes([255, START_OF_SCAN])) <= FEW_SCANS:
+                return False
+        scans += 1
+    return scans > FEW_SCANS and scans * pixels > MOST_SCANNED
+
+
+def _markers(content: bytes) -> Iterator[tuple[int, int]]:
+    """(second byte, place) of the markers of a JPEG file, up to the end of its image."""
+    at = 2
     while (at := content.find(b"\xff", at)) >= 0 and at + 3 < len(content):
         marker = content[at + 1]
         if marker == END_OF_IMAGE:
-            break
+            return
         if marker == 255:  # fills up
             at += 1
         elif marker == STUFFED or marker in RESTARTS:
             at += 2
         else:
-            scans += marker == START_OF_SCAN
+            yield marker, at
             at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")
-    return scans > FEW_SCANS and scans * pixels > MOST_SCANNED

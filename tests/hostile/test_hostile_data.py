@@ -256,6 +256,16 @@ def test_a_jpeg_of_many_scans_is_refused_before_they_are_decoded(tmp_path, refus
     refused("image", tmp_path / "a.jpg", "has more scans", seconds=5)
 
 
+def test_a_jpeg_whose_colours_are_scanned_one_by_one_is_counted_too():
+    from PIL import Image
+
+    content = saved(Image.new("RGB", (64, 64)), "JPEG")
+    at = content.index(b"\xff\xda")
+    assert not has_too_many_scans(content[:-2] + content[at:-2] * 100, 2**40)  # only the first one is read
+    one = b"\xff\xda\0\x08\1" + content[at + 5 : at + 7] + b"\0\x3f\0" + bytes(9)
+    assert has_too_many_scans(content[:at] + one * 100, 2**40)
+
+
 def test_scans_are_counted_as_the_decoder_sees_them(tmp_path, attempt):
     plain = with_scans(64, 0)
     assert not has_too_many_scans(plain, 2**40)

@@ -15,7 +15,7 @@ from jaxtyping import Int
 
 from cnn_jax.data.decoded import decoded, stack_images
 from cnn_jax.data.examples import Example, pixels_of
-from cnn_jax.data.source import Source
+from cnn_jax.data.source import Source, check_class_names
 from cnn_jax.errors import UserError, unknown_name
 from cnn_jax.ops.pixels import Channels
 from cnn_jax.untrusted import one_line, parse_json, read_regular
@@ -159,7 +159,7 @@ def tfds_source(name: str, *, directory: str | None, split_seed: int) -> Source:
 
     return Source(
         name=f"tfds/{full_name}",
-        class_names=tuple(builder.info.features[label].names),
+        class_names=check_class_names(tuple(map(str, builder.info.features[label].names)), folder),
         sizes={split: info.num_examples for split, info in builder.info.splits.items()},
         load_range=load_range,
         examples_of=examples_of,

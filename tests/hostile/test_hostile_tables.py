@@ -8,6 +8,8 @@ import pytest
 from cnn_jax.data import tfds_sets
 from cnn_jax.errors import UserError
 
+OWN = tfds_sets.OWN_FEATURES
+
 
 def parquet(folder, images, labels, **metadata):
     import pyarrow as pa
@@ -69,9 +71,8 @@ def prepared(root, feature):
     """A prepared set of TFDS whose description names a class."""
     folder = root / "evil_set" / "1.0.0"
     folder.mkdir(parents=True)
-    (folder / "features.json").write_text(
-        json.dumps({"featuresDict": {"features": {"image": feature}}}), encoding="utf-8"
-    )
+    features = {"pythonClassName": f"{OWN}features_dict.FeaturesDict", "featuresDict": {"features": {"image": feature}}}
+    (folder / "features.json").write_text(json.dumps(features), encoding="utf-8")
     information = {"name": "evil_set", "version": "1.0.0", "fileFormat": "array_record", "splits": []}
     (folder / "dataset_info.json").write_text(json.dumps(information), encoding="utf-8")
 
@@ -88,7 +89,7 @@ def test_a_prepared_set_imports_no_module_of_its_own(form, tmp_path, monkeypatch
         "protocol buffer": {"pythonClassName": named, "jsonFeature": {"json": "{}"}},
         "older": {"type": named, "content": {}},
         "JSON in JSON": {
-            "pythonClassName": "tensorflow_datasets.core.features.sequence_feature.Sequence",
+            "pythonClassName": f"{OWN}sequence_feature.Sequence",
             "jsonFeature": {"json": json.dumps({"feature": {"type": named}})},
         },
     }[form]
@@ -97,6 +98,17 @@ def test_a_prepared_set_imports_no_module_of_its_own(form, tmp_path, monkeypatch
         with pytest.raises(UserError, match=r"'evil_feature\.Image', whose module TFDS would import"):
             tfds_sets.tfds_source(name, directory=str(tmp_path / "data"), split_seed=0)
     assert not marker.exists()
+
+
+def test_the_attack_of_a_prepared_set_is_real(tmp_path, monkeypatch):
+    marker = tmp_path / "imported"
+    (tmp_path / "real_evil_feature.py").write_text(f"open({str(marker)!r}, 'w').close()", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(tfds_sets, "_refuse_code", lambda *_: None)
+    prepared(tmp_path / "data", {"pythonClassName": "real_evil_feature.Image", "jsonFeature": {"json": "{}"}})
+    with pytest.raises(UserError):
+        tfds_sets.tfds_source("evil_set", directory=str(tmp_path / "data"), split_seed=0)
+    assert marker.exists()
 
 
 def test_sets_of_other_publishers_are_refused(tmp_path):

@@ -9,6 +9,7 @@ Example:
 import hashlib
 import json
 import pathlib
+import re
 import shlex
 import statistics
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from typing import Any
 from cnn_jax import command
 from cnn_jax.errors import UserError
 from cnn_jax.train.config import NOT_IDENTITY, identity
+from cnn_jax.train.markdown_text import code, escape
 from cnn_jax.train.run_directory import CONFIG, PASSPORT, RESULT, read_json, write_json
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -59,7 +61,12 @@ def store(directory: pathlib.Path) -> pathlib.Path:
     file, _, variant = options["--config"].partition(":")
     experiment = _experiment(read_json(directory / CONFIG))
     parts = [pathlib.Path(file).stem, variant, experiment[:8] if overrides else ""]
-    target = RESULTS / "-".join(part for part in parts if part) / f"seed-{result['seed']}.json"
+    name = "-".join(part for part in parts if part)
+    if not re.fullmatch(r"\w[\w.+=-]*", name) or not isinstance(result["seed"], int):  # they come from the run's files
+        raise UserError(
+            f"{directory} cannot be stored as {name!r}, seed {result['seed']!r}: no names of a folder and file"
+        )
+    target = RESULTS / name / f"seed-{result['seed']}.json"
     others = {read_json(path)["experiment"] for path in target.parent.glob("seed-*.json")}
     if others - {experiment}:
         raise UserError(f"{target.parent} holds results of another experiment; delete the folder if that is obsolete")
@@ -113,14 +120,14 @@ def table(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         spread = f" ± {statistics.stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
         commits = sorted({run["commit"][:9] for run in runs})
         cells = (
-            f"`{runs[0]['config']}`".replace("|", "\\|"),
+            code(str(runs[0]["config"])),
             f"{metric} {statistics.mean(accuracies):.2f}{spread} %",
             str(len(runs)),
-            f"{data['examples']:,} × `{data['origin']}`",
+            f"{data['examples']:,} × {code(data['origin'])}",
             f"{runs[0]['parameters']:,}",
             _range([run["steps"] for run in runs]),
-            ", ".join(sorted({_hardware(run) for run in runs})),
-            ", ".join(f"`{commit}`" for commit in commits),
+            escape(", ".join(sorted({_hardware(run) for run in runs}))),
+            ", ".join(map(code, commits)),
         )
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)

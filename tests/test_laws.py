@@ -17,11 +17,12 @@ PACKAGE = ROOT / "cnn_jax"
 MODULES = sorted(
     module.name for module in pkgutil.walk_packages(cnn_jax.__path__, "cnn_jax.") if ".__" not in module.name
 )
-EVERYONE_MAY_IMPORT = {"types", "errors"}
+EVERYONE_MAY_IMPORT = {"types", "errors", "untrusted"}
 # A folder to the folders that its files may import, besides itself.
 MAY_IMPORT = {
     "types": set(),
     "errors": set(),
+    "untrusted": set(),
     "ops": set(),
     "nn": {"ops"},
     "models": {"nn", "ops"},

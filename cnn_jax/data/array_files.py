@@ -6,6 +6,7 @@ import hashlib
 import io
 import math
 import pathlib
+import tokenize
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any, NamedTuple
@@ -14,16 +15,19 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from cnn_jax.data.examples import Example, digest_of_arrays
-from cnn_jax.data.source import MOST_CLASSES, Source
+from cnn_jax.data.source import MOST_CLASSES, Source, check_class_names
 from cnn_jax.data.split_shares import LARGEST_HASHED, SHARES, SPLIT_NAMES, stratified_split
 from cnn_jax.errors import UserError
 from cnn_jax.ops.image_files import DAMAGED
+from cnn_jax.untrusted import listed, most_unpacked, one_line, open_regular
 
 PAIRS = (("{}_images", "{}_labels"), ("x_{}", "y_{}"))
 """Names of the images and of the labels of a split."""
 WHOLE = ("images", "labels")
 """Their names where there are no splits."""
-UNREADABLE = (*DAMAGED, zipfile.BadZipFile)
+UNREADABLE = (*DAMAGED, tokenize.TokenError, zipfile.BadZipFile)
+LONGEST_HEADER = 16 * 2**10
+"""Bytes that are read of an array for its header; NumPy takes one of 10,000, but reads as many as it declares."""
 READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
@@ -144,7 +148,7 @@ def _pairs(path: pathlib.Path, arrays: Mapping[str, Stored]) -> list[tuple[tuple
         found[""] = WHOLE
     if not found:
         raise UserError(
-            f"{str(path)!r} has the arrays {', '.join(sorted(arrays)) or 'none'}; it needs train_images, train_labels"
+            f"{str(path)!r} has the arrays {listed(sorted(arrays)) or 'none'}; it needs train_images, train_labels"
             " and so on, or images and labels"
         )
     return [(names, split) for split, names in found.items()]
@@ -183,17 +187,19 @@ def _class_names(arrays: Mapping[str, Stored], classes: int) -> tuple[str, ...]:
         raise UserError(
             f"{stored.where} has type {stored.dtype} and shape {stored.shape}; it must be text, one per class"
         )
+    if stored.shape[0] > MOST_CLASSES:
+        raise UserError(f"{stored.where} has {stored.shape[0]:,} names; {MOST_CLASSES:,} classes are the most")
     names = tuple(str(name) for name in stored.load())
     if len(names) < classes:
         raise UserError(f"{stored.where} has {len(names)} names, labels go up to {classes - 1}")
-    return names
+    return check_class_names(names, stored.where)
 
 
 def _of_folder(path: pathlib.Path) -> dict[str, Stored]:
     """The `.npy` files of a folder."""
     found = {}
     for file in sorted(path.glob("*.npy")):
-        with _readable(str(file)), file.open("rb") as opened:
+        with _readable(str(file)), open_regular(file) as opened:
             shape, dtype = _header(opened, file.stat().st_size, str(file))
         found[file.stem] = Stored(str(file), shape, dtype, functools.partial(_load_file, str(file)))
     return found
@@ -202,10 +208,18 @@ def _of_folder(path: pathlib.Path) -> dict[str, Stored]:
 def _of_archive(path: pathlib.Path) -> dict[str, Stored]:
     """The members of an `.npz` file."""
     found = {}
-    with _readable(str(path)), zipfile.ZipFile(path) as archive:
+    with _readable(str(path)), open_regular(path) as whole, zipfile.ZipFile(whole) as archive:
+        most = most_unpacked(path.stat().st_size)
         for info in archive.infolist():
             name = info.filename.removesuffix(".npy")
-            where = f"{path}: {name}"
+            where = f"{path}: {one_line(name)}"
+            if info.file_size > most:
+                raise UserError(
+                    f"{where!r} would unpack to {info.file_size:,} bytes; so small an archive may hold {most:,}: store"
+                    " it without compression, or as .npy files"
+                )
+            if name in found:
+                raise UserError(f"{where!r} is in the archive twice; keep one")
             with _readable(where), archive.open(info) as opened:
                 shape, dtype = _header(opened, info.file_size, where)
             found[name] = Stored(where, shape, dtype, functools.partial(_load_member, str(path), info.filename))
@@ -214,12 +228,15 @@ def _of_archive(path: pathlib.Path) -> dict[str, Stored]:
 
 def _header(file: IO[bytes] | io.BufferedIOBase, size: int, where: str) -> tuple[tuple[int, ...], np.dtype]:
     """Shape and type of an array, if they are what the file holds: memory is asked for by them."""
-    shape, _, dtype = READERS[np.lib.format.read_magic(file)](file)
+    start = io.BytesIO(file.read(LONGEST_HEADER))
+    shape, _, dtype = READERS[np.lib.format.read_magic(start)](start)
     if dtype.hasobject:
         raise UserError(f"{where} holds Python objects, which could run anything; store numbers")
-    declared = math.prod(shape) * dtype.itemsize
-    if min(shape, default=0) < 0 or file.tell() + declared != size:
-        raise UserError(f"{where} is damaged: it declares {dtype}{list(shape)}, but has {size - file.tell():,} bytes")
+    # Elements without bytes, such as texts without characters, could be any number.
+    declared = math.prod(shape) * max(dtype.itemsize, 1)
+    if min(shape, default=0) < 0 or start.tell() + declared != size:
+        shown = f"{dtype}{list(shape)}"[:100]
+        raise UserError(f"{where} is damaged: it declares {shown}, but has {size - start.tell():,} bytes")
     return shape, dtype
 
 
@@ -229,7 +246,7 @@ def _load_file(path: str) -> np.ndarray:
 
 
 def _load_member(path: str, member: str) -> np.ndarray:
-    with _readable(f"{path}: {member}"), zipfile.ZipFile(path) as archive, archive.open(member) as file:
+    with _readable(f"{path}: {one_line(member)}"), zipfile.ZipFile(path) as archive, archive.open(member) as file:
         return np.lib.format.read_array(file, allow_pickle=False)
 
 
@@ -243,5 +260,5 @@ def _readable(where: str) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"{where!r} cannot be read: {error.strerror or error}") from None
     except UNREADABLE as error:
-        reason = (str(error).splitlines() or [""])[0]
+        reason = one_line((str(error).splitlines() or [""])[0])
         raise UserError(f"{where!r} is damaged or no array ({type(error).__name__}: {reason})") from None

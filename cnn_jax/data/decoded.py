@@ -5,12 +5,16 @@ import json
 import os
 import pathlib
 import tempfile
+import tokenize
+import zipfile
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from jaxtyping import UInt8
 
 from cnn_jax.errors import UserError
+from cnn_jax.ops.image_files import DAMAGED
+from cnn_jax.untrusted import open_regular
 
 FOLDER = "CNN_JAX_DECODED_CACHE"
 """The environment variable that names the folder; without it, or where it is empty, nothing is kept."""
@@ -89,7 +93,7 @@ def decoded(identity: Sequence[str | int], source: pathlib.Path, decode: Callabl
 def _read(path: pathlib.Path) -> Arrays | None:
     """What a file holds, or None where there is no file that can be read, or a damaged one."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             digest = file.read(DIGEST_BYTES)
             # Not the checksums of the archive: NumPy trusts its headers, and stops before the end where one says so.
             if hashlib.file_digest(file, "sha256").digest() != digest:
@@ -97,8 +101,8 @@ def _read(path: pathlib.Path) -> Arrays | None:
             file.seek(DIGEST_BYTES)
             with np.load(file, allow_pickle=False) as kept:
                 return kept["images"], kept["labels"]
-    except OSError:
-        return None
+    except (*DAMAGED, OSError, tokenize.TokenError, zipfile.BadZipFile):
+        return None  # also what has the right digest, but was not written here
 
 
 def _keep(path: pathlib.Path, images: np.ndarray, labels: np.ndarray) -> None:

@@ -14,8 +14,11 @@ from cnn_jax.data.examples import Example
 from cnn_jax.data.source import Source
 from cnn_jax.data.split_shares import LARGEST_HASHED, SHARES, SPLIT_NAMES, stratified_split
 from cnn_jax.errors import CorruptImageError, UserError
+from cnn_jax.untrusted import read_regular
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+LARGEST_FILE = 2**30
+"""Bytes of an image file; the pixels that are allowed take a third of it."""
 
 Listing = tuple[tuple[str, int], ...]
 """(path below the root with forward slashes, class index) of each example of a split."""
@@ -39,8 +42,7 @@ class FolderExamples:
         path, label = self._listing[index]
         whole = os.path.join(self._root, path)
         try:
-            with open(whole, "rb") as file:
-                return Example(file.read(), label, whole)
+            return Example(read_regular(whole, largest=LARGEST_FILE), label, whole)
         except OSError as error:
             raise CorruptImageError(f"{whole!r} cannot be read: {error.strerror or error}") from None
 
@@ -56,7 +58,7 @@ class FolderExamples:
         digest = hashlib.sha256()
         for (name, label), path, size in zip(self._listing, paths, sizes, strict=True):
             digest.update(repr((os.fsencode(name), label, size)).encode())
-            if read and os.access(path, os.R_OK):
+            if read and size >= 0 and os.access(path, os.R_OK):
                 digest.update(hashlib.sha256(path.read_bytes()).digest())
         return {"sha256": digest.hexdigest(), "digest_of": "contents" if read else "names and sizes"}
 

@@ -1,7 +1,6 @@
 """Parquet files of encoded images and labels, as Hugging Face's `datasets` writes them."""
 
 import hashlib
-import json
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
@@ -11,9 +10,11 @@ import numpy as np
 from jaxtyping import Int
 
 from cnn_jax.data.examples import Example
-from cnn_jax.data.source import MOST_CLASSES, Source
+from cnn_jax.data.parquet_bounds import BAD_FILE, check_rows, check_unpacked, damaged, readable, row_group_images, texts
+from cnn_jax.data.source import MOST_CLASSES, Source, check_class_names
 from cnn_jax.data.split_shares import LARGEST_HASHED, SPLIT_NAMES
 from cnn_jax.errors import CorruptImageError, UserError
+from cnn_jax.untrusted import listed, one_line, parse_json
 
 FILE = re.compile(r"(?P<split>[A-Za-z_]+)(-(?P<number>\d{5})-of-(?P<count>\d{5}))?(-[0-9a-f]+)?\.parquet")
 IMAGES, LABELS = ("image", "img"), ("label", "labels", "fine_label")
@@ -22,8 +23,6 @@ UNLABELLED = -1
 """The label of a test split whose labels are kept secret, as ImageNet's; nobody can train or be measured on it."""
 RECENT = 4
 """Row groups that are kept in memory."""
-BAD_FILE = (OSError, ValueError, KeyError, NotImplementedError)
-"""What pyarrow raises; its own errors are ValueErrors and such."""
 
 
 class Shard(NamedTuple):
@@ -64,10 +63,13 @@ class ParquetExamples:
         shard = self._shards[number]
         row = index - int(self._ends[number] - shard.starts[-1])
         group = int(np.searchsorted(shard.starts, row, side="right")) - 1
-        value = self._group(number, group)[row - int(shard.starts[group])].as_py()
+        try:
+            value = self._group(number, group)[row - int(shard.starts[group])].as_py()
+        except UnicodeDecodeError:
+            raise CorruptImageError(f"{self._name}[{index}] has a path that is no text in {shard.path!r}") from None
         content, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
-        name = f"{self._name}[{index}]" + (f" ({path})" if path else "")
-        if not content:
+        name = f"{self._name}[{index}]" + (f" ({one_line(str(path))})" if path else "")
+        if not content or not isinstance(content, bytes):
             raise CorruptImageError(f"{name!r} has no bytes in {shard.path}")
         return Example(content, int(self._labels[index]), name)
 
@@ -75,14 +77,11 @@ class ParquetExamples:
         """The images of a row group; a few are kept, as examples that follow each other are mostly in the same one."""
         found = self._recent.get((number, group))
         if found is None:
-            import pyarrow.parquet as pq
-
-            path = self._shards[number].path
-            try:
-                with pq.ParquetFile(path) as file:
-                    found = file.read_row_group(group, columns=[self._column]).column(self._column).combine_chunks()
-            except BAD_FILE as error:
-                raise _damaged(path, error) from None
+            shard = self._shards[number]
+            found = row_group_images(shard.path, group, self._column)
+            rows = int(shard.starts[group + 1] - shard.starts[group])
+            if len(found) != rows:
+                raise UserError(f"{shard.path!r} is damaged: row group {group} has {len(found)} rows, not {rows}")
             self._recent[number, group] = found
             for old in list(self._recent)[:-RECENT]:
                 self._recent.pop(old, None)
@@ -154,6 +153,8 @@ def _files(root: pathlib.Path) -> dict[str, list[pathlib.Path]]:
     found: dict[str, dict[int, pathlib.Path]] = {}
     counts: dict[str, int] = {}
     for path in sorted(root.glob("*.parquet")) or sorted(root.glob("data/*.parquet")):
+        if not path.is_file():  # a pipe would be waited for
+            raise UserError(f"{str(path)!r} is no file, but a pipe, a device, a folder or a link to nothing")
         match = FILE.fullmatch(path.name)
         if not match:
             raise UserError(f"{str(path)!r} names no split; call it such as train-00000-of-00001.parquet")
@@ -179,19 +180,20 @@ def _columns(path: pathlib.Path) -> tuple[str, str, tuple[str, ...] | None]:
 
     try:
         schema = pq.read_schema(path)
-        stored = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        stored = parse_json((schema.metadata or {}).get(b"huggingface", b"{}"))
         features = {
             key: value for key, value in stored.get("info", {}).get("features", {}).items() if key in schema.names
         }
         types = {key: value.get("_type") if isinstance(value, dict) else None for key, value in features.items()}
     except (*BAD_FILE, AttributeError, TypeError) as error:
-        raise _damaged(str(path), error) from None
+        raise damaged(str(path), error) from None
     image = _column_of(path, schema.names, [key for key in types if types[key] == "Image"], IMAGES)
     label = _column_of(path, schema.names, [key for key in types if types[key] == "ClassLabel"], LABELS)
     names = features.get(label, {}).get("names") if types.get(label) == "ClassLabel" else None
     if names is not None and not isinstance(names, list):
         raise UserError(f"{str(path)!r}: the names of the classes are {names!r}; they must be a list of text")
-    return image, label, tuple(str(name) for name in names) if names else None
+    known = check_class_names(tuple(str(name) for name in names), f"{str(path)!r}") if names else None
+    return image, label, known
 
 
 def _column_of(path: pathlib.Path, there: Sequence[str], typed: Sequence[str], usual: Sequence[str]) -> str:
@@ -200,7 +202,7 @@ def _column_of(path: pathlib.Path, there: Sequence[str], typed: Sequence[str], u
             return name
     if len(typed) == 1:
         return typed[0]
-    raise UserError(f"{str(path)!r} has the columns {', '.join(there)}; one must be called {' or '.join(usual)}")
+    raise UserError(f"{str(path)!r} has the columns {listed(there)}; one must be called {' or '.join(usual)}")
 
 
 def _column(path: pathlib.Path, name: str) -> np.ndarray:
@@ -208,18 +210,22 @@ def _column(path: pathlib.Path, name: str) -> np.ndarray:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        with pq.ParquetFile(path) as file:
-            column = file.read(columns=[name]).column(name)
-    except BAD_FILE as error:
-        raise _damaged(str(path), error) from None
+    # As it is stored, each text once: a long one can stand in any number of rows.
+    with readable(path), pq.ParquetFile(path, read_dictionary=[name]) as file:
+        rows = check_rows(file, path)
+        column = file.read(columns=[name]).column(name)
+    if len(column) != rows:
+        raise UserError(f"{str(path)!r} is damaged: column {name!r} has {len(column)} values for {rows} rows")
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         raise UserError(f"{str(path)!r}: column {name!r} is {kind}; labels are whole numbers or text")
     if column.null_count:
         raise UserError(f"{str(path)!r}: column {name!r} has {column.null_count} rows without a label")
+    if not pa.types.is_integer(kind):
+        with readable(path):
+            return texts(column, path, name)
     try:
-        return np.asarray(column.to_pylist(), np.int64 if pa.types.is_integer(kind) else np.str_)
+        return np.asarray(column.to_pylist(), np.int64)
     except OverflowError:
         raise UserError(f"{str(path)!r}: column {name!r} has labels beyond 2⁶³; classes are counted from 0") from None
 
@@ -254,7 +260,8 @@ def _starts(path: pathlib.Path, column: str) -> Int[np.ndarray, "_"]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path) as file:
+    with readable(path), pq.ParquetFile(path) as file:
+        check_unpacked(file, path, column)
         if column not in file.schema_arrow.names:
             raise UserError(f"{str(path)!r} has no column {column!r}, which the split's first file has")
         kind = file.schema_arrow.field(column).type
@@ -263,8 +270,3 @@ def _starts(path: pathlib.Path, column: str) -> Int[np.ndarray, "_"]:
         metadata = file.metadata
         sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
     return np.concatenate([[0], np.cumsum(np.asarray(sizes, np.int64))])
-
-
-def _damaged(path: str, error: Exception) -> UserError:
-    reason = (str(error).splitlines() or [""])[0][:200]
-    return UserError(f"{path!r} is no parquet file or damaged ({type(error).__name__}: {reason})")

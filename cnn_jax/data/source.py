@@ -14,11 +14,15 @@ from cnn_jax.data.labelled import LabelledImages
 from cnn_jax.data.wrappers import apply_wrappers, describe_wrappers
 from cnn_jax.errors import CorruptImageError, UserError, unknown_name
 from cnn_jax.ops.pixels import Channels
+from cnn_jax.untrusted import one_line
 
 SLICE = re.compile(r"(?P<split>\w+)(\[(?P<start>\d+%?)?:(?P<stop>\d+%?)?\])?")
 MAX_CORRUPT = 100
 MOST_CLASSES = 2**20
 """A larger label is no class: memory would go to the names of classes that nobody has."""
+
+LONGEST_NAME = 1000
+"""Characters of a class's name; ImageNet's longest, with all synonyms, has 121."""
 
 Node = Mapping[str, Any]
 Arrays = tuple[UInt8[np.ndarray, "N *space C"], Int[np.ndarray, "N"]]
@@ -224,6 +228,25 @@ def load_images(
     if not kept:
         raise UserError(f"none of the {len(indices)} images can be read; the first: {corrupt[0]}")
     return images, np.asarray(kept, np.int64), tuple(corrupt)
+
+
+def check_class_names(names: tuple[str, ...], where: str) -> tuple[str, ...]:
+    """The names, which stand in tables, figures and on terminals.
+
+    Args:
+      names: of the classes.
+      where: they come from, for the error.
+
+    Raises:
+      UserError: a name that is long, or has characters that end a line or steer a terminal.
+    """
+    for name in names:
+        if not name.isprintable() or len(name) > LONGEST_NAME:
+            raise UserError(
+                f"{where} has a class named {one_line(name)!r}; rename it: classes have printable names of at most"
+                f" {LONGEST_NAME} characters"
+            )
+    return names
 
 
 def _index(text: str | None, default: int, size: int) -> int:

@@ -1,5 +1,6 @@
 """Sets of TensorFlow Datasets, read with random access and without TensorFlow."""
 
+import contextlib
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -14,13 +15,18 @@ from jaxtyping import Int
 
 from cnn_jax.data.decoded import decoded, stack_images
 from cnn_jax.data.examples import Example, pixels_of
-from cnn_jax.data.source import Source
+from cnn_jax.data.source import Source, check_class_names
 from cnn_jax.errors import UserError, unknown_name
 from cnn_jax.ops.pixels import Channels
+from cnn_jax.untrusted import one_line, parse_json, read_regular
 
 PREPARE = "`pip install -c constraints.txt -e '.[prepare]'` in the checkout"
 # What TFDS and array_record raise for names, versions and files that are not as they should be.
 TFDS_ERRORS = (AssertionError, OSError, RuntimeError, ValueError)
+FEATURES, OWN_FEATURES = "features.json", "tensorflow_datasets.core.features."
+CLASS_NAMES = ("pythonClassName", "python_class_name", "type")
+"""Keys under which a set's description has them, the last one in those of older versions."""
+DEFAULT_DIRECTORY = "~/tensorflow_datasets"
 BLOCK = 1024
 """Examples that are read at once."""
 
@@ -109,6 +115,7 @@ def tfds_source(name: str, *, directory: str | None, split_seed: int) -> Source:
                 f"config.data.directory {directory!r} {what}; create it, or give another --config.data.directory"
             )
         directory = str(folder)
+    _refuse_code(name, directory)
     try:
         builder = tfds.builder(name, data_dir=directory, file_format="array_record")
     except tfds.core.registered.DatasetNotFoundError as error:
@@ -152,12 +159,54 @@ def tfds_source(name: str, *, directory: str | None, split_seed: int) -> Source:
 
     return Source(
         name=f"tfds/{full_name}",
-        class_names=tuple(builder.info.features[label].names),
+        class_names=check_class_names(tuple(map(str, builder.info.features[label].names)), folder),
         sizes={split: info.num_examples for split, info in builder.info.splits.items()},
         load_range=load_range,
         examples_of=examples_of,
         channels=channels,
     )
+
+
+def _refuse_code(name: str, directory: str | None) -> None:
+    """Refuse what makes TFDS import or download code: names of other publishers' sets, and features of other modules.
+
+    The file that describes a prepared set names the classes of its features, and TFDS imports their modules.
+    """
+    from tensorflow_datasets.core import naming
+
+    if re.match(r"[^:/]*:[^:/]*[A-Za-z]", name):
+        raise UserError(
+            f"TFDS data set {name!r} is another publisher's, whose code TFDS would run; name one of its own"
+        )
+    base = naming.camelcase_to_snakecase(re.split("[:/]", name)[0])
+    folder = pathlib.Path(directory or DEFAULT_DIRECTORY).expanduser()
+    for path in sorted(folder.glob(f"{base}/**/{FEATURES}")) if base and "*" not in base else ():
+        try:
+            features = parse_json(read_regular(path))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{str(path)!r} is damaged: {error}; prepare {name!r} again") from None
+        for named in _class_names(features):
+            if not named.startswith(OWN_FEATURES):
+                raise UserError(
+                    f"refused: {str(path)!r} names the class {one_line(named)!r}, whose module TFDS would import;"
+                    " only features of TFDS's own are read"
+                )
+
+
+def _class_names(features: Any) -> Iterator[str]:
+    """Every class that the description of features names; parts of it are JSON in JSON."""
+    if isinstance(features, dict):
+        for key, value in features.items():
+            if key in CLASS_NAMES and isinstance(value, str):
+                yield value
+            elif key == "json" and isinstance(value, str):
+                with contextlib.suppress(ValueError):
+                    yield from _class_names(parse_json(value))
+            else:
+                yield from _class_names(value)
+    elif isinstance(features, list):
+        for value in features:
+            yield from _class_names(value)
 
 
 def _feature(features: Any, kind: Literal["image", "label"], name: str) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from cnn_jax.errors import CorruptImageError, UserError
-from cnn_jax.ops.jpeg import decode_plain_jpeg
+from cnn_jax.ops.jpeg import decode_plain_jpeg, has_too_many_scans
 from cnn_jax.ops.pixels import MODES, Channels, to_pixels
 
 if TYPE_CHECKING:
@@ -34,8 +34,9 @@ DAMAGED = (
 )
 """What Pillow's decoders raise for damaged files, besides OSError."""
 LARGEST_PIXELS = 89_478_485
-"""Pixels that an image may have: above this PIL warns, which is an error here, as a small file can declare more than
-the memory holds."""
+"""Pixels that an image may have, those that PIL warns of: 34 bytes of WebP can declare more than the memory holds."""
+PLAIN, MOST_COMMENTS = (b"P1", b"P2", b"P3"), 100
+"""Files that write their pixels as text, from which Pillow takes 30,000 comments a second."""
 STEPS_OF_16_BITS = 257
 """65535 / 255."""
 ORIENTED_BY = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
@@ -103,6 +104,10 @@ def open_image(
                 raise CorruptImageError(
                     f"{shown} declares {image.width}×{image.height} pixels; {largest:,} are allowed, make it smaller"
                 )
+            if image.format in ("JPEG", "MPO") and has_too_many_scans(content, image.width * image.height):
+                raise CorruptImageError(f"{shown} has more scans than a JPEG file of its size needs; save it again")
+            if image.format == "PPM" and content[:2] in PLAIN and content.count(b"#") > MOST_COMMENTS:
+                raise CorruptImageError(f"{shown} has more than {MOST_COMMENTS} comments; save it again")
             if image.mode in ("I", "F"):
                 raise CorruptImageError(f"{shown} has 32 bits per pixel (mode {image.mode}); save it with 8 or 16")
             if _is_cut_to_8_bits(image):
@@ -117,7 +122,7 @@ def open_image(
         raise
     except Image.DecompressionBombError:
         raise CorruptImageError(
-            f"{shown} declares more than the {LARGEST_PIXELS:,} pixels that are allowed; make it smaller"
+            f"{shown} declares more than the {largest:,} pixels that are allowed; make it smaller"
         ) from None
     except Image.UnidentifiedImageError:
         raise CorruptImageError(f"{shown} is no image, or of an unknown format") from None

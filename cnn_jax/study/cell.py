@@ -37,6 +37,13 @@ class Cell(pydantic.BaseModel):
     data: dict[str, str]
     key: str
 
+    @pydantic.field_validator("variant", "key")
+    @classmethod
+    def _names_a_folder(cls, value: str) -> str:
+        if any(mark in value for mark in "/\\\0") or value.startswith(".") or not value.isprintable():
+            raise ValueError(f"{value[:100]!r} is no part of a folder's name")
+        return value
+
     @property
     def name(self) -> str:
         """Of its folder: which run it is, for people, and the key."""

@@ -16,6 +16,7 @@ from cnn_jax.study.document import (
     Text,
     parts,
 )
+from cnn_jax.train.markdown_text import code, escape, fenced
 
 
 def render_markdown(document: Document, *, figures: str) -> str:
@@ -43,9 +44,7 @@ def _block(block: Block, figures: str) -> Iterator[str]:
     elif isinstance(block, Bullets):
         yield from (f"- {_line(item)}" for item in block.items)
     elif isinstance(block, Commands):
-        # A fence longer than any in the text.
-        fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", "\n".join(block.lines))), default=0))
-        yield from (f"{fence}sh", *block.lines, fence)
+        yield from fenced(block.lines, "sh")
     elif isinstance(block, Picture):
         yield from (f"![{escape(block.alternative)}]({figures}/{block.name}.png)", "", _line(block.caption))
     else:
@@ -64,32 +63,12 @@ def inline(text: Text) -> str:
     shown = []
     for part in parts(text):
         if isinstance(part, Code):
-            shown.append(_code(part.text))
+            shown.append(code(part.text))
         elif isinstance(part, Link):
             shown.append(f"[{escape(part.text)}]({part.target.replace(' ', '%20')})")
         else:
             shown.append(escape(part))
     return "".join(shown)
-
-
-def _code(text: str) -> str:
-    text = " ".join(text.split()).replace("|", "\\|")
-    if "`" not in text:
-        return f"`{text}`"
-    fence = "`" * (1 + max(len(run) for run in re.findall("`+", text)))
-    return f"{fence} {text} {fence}"
-
-
-def escape(text: str) -> str:
-    r"""Text from data as it is, in one line: nothing in it is a tag, a link, emphasis, a formula or the end of a cell.
-
-    Example:
-      >>> print(escape("<b>a|b</b> *c*"))
-      &lt;b>a\|b&lt;/b> \*c\*
-    """
-    text = re.sub(r"([\\`*|~$]|\[(?=\^)|\](?=[(\[:]))", r"\\\1", re.sub(r"\s+", " ", text))
-    text = re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)
-    return text.replace("&", "&amp;").replace("<", "&lt;")
 
 
 def _line(text: Text) -> str:

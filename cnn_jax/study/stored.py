@@ -7,14 +7,17 @@ from typing import Any
 
 from cnn_jax.errors import UserError
 from cnn_jax.study.cell import CELLS, Cell
-from cnn_jax.study.outcome import RunRow
+from cnn_jax.study.outcome import COUNTED, RunRow
 from cnn_jax.study.spec import StepsTo, Study, check_study
 from cnn_jax.train.config import to_plain
 from cnn_jax.train.run_directory import METRICS, PASSPORT, RESULT, read_json, write_json
 from cnn_jax.train.writers import read_rows
+from cnn_jax.untrusted import one_line
 
 STUDY, FAILURE = "study.json", "failure.json"
 CHECKSUM_DIGITS = 16
+BAD_CONTENT = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What comes of values that are not those that were written."""
 
 
 def write_study(directory: pathlib.Path, study: Study) -> None:
@@ -72,7 +75,25 @@ def is_done(folder: pathlib.Path) -> bool:
 
 
 def row_of(study: Study, cell: Cell, directory: pathlib.Path) -> RunRow:
-    """What is stored of a cell."""
+    """What is stored of a cell.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    try:
+        return _row_of(study, cell, directory)
+    except UserError:
+        raise
+    except BAD_CONTENT as error:
+        path = cell.folder(directory) / RESULT
+        raise UserError(f"{path} is damaged ({_reason(error)}); delete its folder and run the study again") from None
+
+
+def _reason(error: Exception) -> str:
+    return one_line(f"{type(error).__name__}: {error}")
+
+
+def _row_of(study: Study, cell: Cell, directory: pathlib.Path) -> RunRow:
     folder = cell.folder(directory)
     common: dict[str, Any] = {
         "variant": cell.variant,
@@ -105,13 +126,25 @@ def row_of(study: Study, cell: Cell, directory: pathlib.Path) -> RunRow:
             values[name] = _first_step(measure.steps_to, folder, total=total)
     dirty = "+" if result["dirty"] else ""
     return RunRow(
-        status=result["status"],
+        status=_status(result["status"]),
         values={name: None if value is None else float(value) for name, value in values.items()},
         commit=f"{result['commit'] or 'no commit'}{dirty}",
         hardware=_hardware(result["hardware"]),
-        message=result.get("message", ""),
+        message=_text(result.get("message", "")),
         **common,
     )
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
+
+
+def _status(value: Any) -> str:
+    if value not in (*COUNTED, "diverged"):
+        raise ValueError(f"{value!r} is no status")
+    return value
 
 
 def _hardware(hardware: Mapping[str, Any]) -> str:
@@ -155,4 +188,16 @@ def curves_of(cells: Sequence[Cell], directory: pathlib.Path, metrics: Sequence[
 def passports(cells: Sequence[Cell], directory: pathlib.Path) -> list[dict[str, Any]]:
     """The newest passport of each cell that has one, in the cells' order."""
     paths = [cell.folder(directory) / PASSPORT for cell in cells]
-    return [read_json(path)["sessions"][-1] for path in paths if path.exists()]
+    return [_newest(path) for path in paths if path.exists()]
+
+
+def _newest(path: pathlib.Path) -> dict[str, Any]:
+    """The last passport of a run, of which reports show texts by name."""
+    try:
+        session = read_json(path)["sessions"][-1]
+        texts = {name: dict(session[name]) for name in ("versions", "flags")}
+    except BAD_CONTENT as error:
+        raise UserError(f"{path} is damaged ({_reason(error)})") from None
+    if not all(isinstance(text, str) for known in texts.values() for text in known.values()):
+        raise UserError(f"{path} is damaged: its versions and flags are no texts")
+    return session

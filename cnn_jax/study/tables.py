@@ -13,6 +13,7 @@ from typing import Any
 from cnn_jax.errors import UserError
 from cnn_jax.study.outcome import COUNTED, RunRow
 from cnn_jax.train.config_file import plain
+from cnn_jax.untrusted import parse_json, read_regular
 
 RESULTS = "results.csv"
 COLUMNS = ("variant", "seed", "status", "key", "commit", "hardware", "data", "chosen", "message")
@@ -118,9 +119,9 @@ def _row(where: str, cells: Sequence[str], names: Sequence[str]) -> RunRow:
     objects = {}
     for name, cell in (("data", data), ("chosen", chosen)):
         try:
-            objects[name] = plain(json.loads(cell or "{}"))
-        except json.JSONDecodeError as error:
-            raise UserError(f"{where}, column {name!r}: {cell!r} is no JSON: {error}; {REMEDY}") from None
+            objects[name] = plain(parse_json(cell or "{}"))
+        except ValueError as error:
+            raise UserError(f"{where}, column {name!r}: {cell[:200]!r} is no JSON: {error}; {REMEDY}") from None
         if not isinstance(objects[name], dict):
             raise UserError(f"{where}, column {name!r}: {cell!r} is no JSON object; {REMEDY}")
     for split, checksum in objects["data"].items():
@@ -142,7 +143,7 @@ def _row(where: str, cells: Sequence[str], names: Sequence[str]) -> RunRow:
 def _text(path: pathlib.Path) -> str:
     """A UTF-8 file's text, with the line ends that it has; spreadsheets put a mark at its beginning."""
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        return read_regular(path).decode("utf-8-sig")
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}; is {str(path.parent)!r} a study?") from None
     except UnicodeDecodeError as error:

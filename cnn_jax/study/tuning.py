@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cnn_jax.errors import unknown_name
+from cnn_jax.errors import UserError, unknown_name
 from cnn_jax.study.cell import Cell
 from cnn_jax.study.spec import Study, Tuning, trials, tuning_for
 from cnn_jax.study.stored import stored_result
@@ -91,4 +91,6 @@ def _score(cell: Cell, directory: pathlib.Path, metric: str) -> float:
     """NaN for a run without the number."""
     result = stored_result(cell.folder(directory))
     value = (result or {}).get("metrics", {}).get(metric)
+    if value is not None and not isinstance(value, int | float):
+        raise UserError(f"{cell.folder(directory)} is damaged: its {metric} is {value!r}")
     return math.nan if value is None else float(value)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from cnn_jax.data.duplicates import Copies, find_copies
 from cnn_jax.data.inspection import Inspection, moments
+from cnn_jax.train.markdown_text import escape
 
 COMMON_SIZES = 20
 GROUPS, MEMBERS = 1000, 20
@@ -108,7 +109,9 @@ def _describe_copies(
     for split, position in copies.members[:MEMBERS]:
         label = int(inspections[split].labels[position])
         known = class_names[label] if 0 <= label < len(class_names) else None
-        members.append({"split": split, "name": name_of(split, position), "label": label, "class": known})
+        # A file's name need not be UTF-8, but JSON is.
+        name = name_of(split, position).encode("utf-8", errors="backslashreplace").decode()
+        members.append({"split": split, "name": name, "label": label, "class": known})
     return {
         "across_splits": copies.leak,
         "different_labels": copies.conflict,
@@ -212,21 +215,16 @@ def _levels(splits: Mapping[str, Any]) -> Section:
 
 def markdown(title: str, parts: Sequence[Section]) -> str:
     """A whole report as GitHub Markdown."""
-    lines = [f"# {title}"]
+    lines = [f"# {escape(title)}"]
     for part in parts:
-        lines += ["", f"## {_cell(part.title)}"]
+        lines += ["", f"## {escape(part.title)}"]
         if part.columns:
             rule = ["---" if place < part.texts else "---:" for place in range(len(part.columns))]
             lines.append("")
-            lines += [f"| {' | '.join(map(_cell, row))} |" for row in (part.columns, rule, *part.rows)]
+            lines += [f"| {' | '.join(map(escape, row))} |" for row in (part.columns, rule, *part.rows)]
         if part.lines:
-            lines += ["", *(f"- {_cell(line)}" for line in part.lines)]
+            lines += ["", *(f"- {escape(line)}" for line in part.lines)]
     return "\n".join(lines) + "\n"
-
-
-def _cell(text: str) -> str:
-    """Names come from data: none may end a table cell or a line, or open a tag."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").replace("\n", " ")
 
 
 def _copies_line(group: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from cnn_jax.train.checkpoint import Progress
 from cnn_jax.train.config import sha256, to_plain
 from cnn_jax.train.evaluate import scalars
 from cnn_jax.train.experiment import Experiment
+from cnn_jax.train.markdown_text import code, escape, fenced
 from cnn_jax.train.run_directory import REPORT, RunDirectory
 from cnn_jax.train.state import TrainState
 
@@ -81,7 +82,7 @@ def write_report(
     """Write `report.md`: the result first, then figures, then what it takes to get the number again."""
     passport = directory.sessions()[-1]
     hardware, git = passport["hardware"], passport["git"]
-    lines = [f"# {result['model']} on {experiment.splits['train'].origin}", ""]
+    lines = [f"# {result['model']} on {escape(experiment.splits['train'].origin)}", ""]
     lines += [f"{result['status'].replace('_', ' ').capitalize()} after {result['steps']:,} steps;"]
     lines += [f"evaluated is the state of step {result['evaluated_step']:,}.", ""]
     if result["metrics"]:
@@ -90,14 +91,14 @@ def write_report(
         lines += ["No split was evaluated: the config has neither validation nor test."]
     for name, value in result["metrics"].items():
         data = result["data"][name.partition("/")[0]]
-        lines.append(f"| {name} | {_number(value)} | {data['examples']:,} × `{data['origin']}` |")
+        lines.append(f"| {name} | {_number(value)} | {data['examples']:,} × {code(data['origin'])} |")
     lines += ["", "## Figures", ""]
     for figure in figures:
         title = figure.stem.replace("_", " ").capitalize()
         lines += [f"### {title}", "", f"![{title}]({figure.relative_to(directory.path).as_posix()})", ""]
     for split, problems in result["corrupt"].items():
         lines += [f"## {len(problems):,} images of {split} could not be read", ""]
-        lines += [*(f"- {problem}" for problem in problems), ""]
+        lines += [*(f"- {escape(problem)}" for problem in problems), ""]
     lines += ["## Per class", "", *_per_class(experiment, result)]
     speed = result["examples_per_second"]
     rows = {
@@ -114,21 +115,16 @@ def write_report(
         "config digest": result["config_sha256"],
     }
     lines += ["", "## Provenance", "", "| | |", "|---|---|"]
-    lines += [f"| {name} | {value} |" for name, value in rows.items()]
-    lines += ["", "The command:", "", "```sh", shlex.join(passport["command"]), "```"]
+    lines += [f"| {name} | {escape(str(value))} |" for name, value in rows.items()]
+    lines += ["", "The command:", "", *fenced(shlex.join(passport["command"]).splitlines(), "sh")]
     lines += ["", "## Data", "", "| split | origin | examples | sha256 |", "|---|---|---:|---|"]
     lines += [
-        f"| {s} | {d['origin']} | {d['examples']:,} | `{d['sha256'][:16]}…` |" for s, d in passport["data"].items()
+        f"| {s} | {escape(d['origin'])} | {d['examples']:,} | `{d['sha256'][:16]}…` |"
+        for s, d in passport["data"].items()
     ]
-    lines += [
-        "",
-        "## Config",
-        "",
-        "```json",
-        json.dumps(to_plain(experiment.config), indent=2, ensure_ascii=False),
-        "```",
-    ]
-    (directory.path / REPORT).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    config = json.dumps(to_plain(experiment.config), indent=2, ensure_ascii=False)
+    lines += ["", "## Config", "", *fenced(config.splitlines(), "json")]
+    (directory.path / REPORT).write_text("\n".join(lines) + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def _per_class(experiment: Experiment, result: Mapping[str, Any]) -> list[str]:
@@ -140,7 +136,7 @@ def _per_class(experiment: Experiment, result: Mapping[str, Any]) -> list[str]:
     if any(column is None for column in columns.values()):
         return ["The task has no per-class metrics."]
     lines = [
-        f"On `{experiment.splits[split].origin}`:",
+        f"On {code(experiment.splits[split].origin)}:",
         "",
         "| class | precision | recall | F1 |",
         "|---|---:|---:|---:|",
@@ -148,7 +144,7 @@ def _per_class(experiment: Experiment, result: Mapping[str, Any]) -> list[str]:
     names = class_names(experiment, len(columns["f1"]))
     for index, name in enumerate(names):
         cells = " | ".join(_number(column[index]) for column in columns.values())
-        lines.append(f"| {_escape(name)} | {cells} |")
+        lines.append(f"| {escape(name)} | {cells} |")
     return lines
 
 
@@ -156,11 +152,6 @@ def class_names(experiment: Experiment, count: int) -> list[str]:
     """One name per output of the network: those of the data, then numbers."""
     known = experiment.splits["train"].class_names
     return [known[index] if index < len(known) else str(index) for index in range(count)]
-
-
-def _escape(text: str) -> str:
-    """Class names come from data: none may end a table cell or open a tag."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").replace("\n", " ")
 
 
 def _number(value: float | None) -> str:

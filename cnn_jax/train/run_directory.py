@@ -11,6 +11,7 @@ from typing import Any
 from cnn_jax.errors import StorageError, UserError
 from cnn_jax.train.config import Config, difference, identity, to_plain
 from cnn_jax.train.lock import Lock
+from cnn_jax.untrusted import parse_json, read_regular
 
 CONFIG, PASSPORT, RESULT, REPORT = "config.json", "passport.json", "result.json", "report.md"
 RESULT_KEYS = {"status", "metrics", "steps", "seed", "model", "data", "wall_seconds", "examples_per_second"}
@@ -26,7 +27,9 @@ def write_json(path: pathlib.Path, value: Any) -> None:
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # several processes may write the same
     try:
-        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(
+            json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", errors="backslashreplace"
+        )
         temporary.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -38,13 +41,15 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     """Read a UTF-8 JSON object.
 
     Raises:
-      UserError: the file is missing or damaged.
+      UserError: the file is missing, cannot be read, or is damaged.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(read_regular(path).decode("utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; is {str(path.parent)!r} a run directory?") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
         raise UserError(f"{path} is damaged: {error}") from None
     if not isinstance(value, dict):
         raise UserError(f"{path} is damaged: it holds a {type(value).__name__}, not an object")

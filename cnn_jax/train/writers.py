@@ -15,6 +15,7 @@ from rich.table import Column
 
 from cnn_jax.errors import StorageError, UserError
 from cnn_jax.train.distributed import warn
+from cnn_jax.untrusted import parse_json, read_regular
 
 Row = Mapping[str, Any]
 # What fits a line of the terminal; the log file has everything.
@@ -122,22 +123,34 @@ def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
     """The rows of a `metrics.jsonl`; a last line that was cut off by a kill is left out.
 
     Raises:
-      UserError: another line is damaged.
+      UserError: another line is damaged, or the file cannot be read.
     """
     if not path.exists():
         return []
     rows = []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    try:
+        lines = read_regular(path).decode("utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
     for number, line in enumerate(lines, start=1):
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
+            row = parse_json(line)
+        except ValueError:
             row = None
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
+        if isinstance(row, dict) and isinstance(row.get("step"), int) and _all_numbers(row):
             rows.append(row)
         elif number < len(lines):
             raise UserError(f"{path}, line {number}, is damaged; mend or delete the line")
     return rows
+
+
+def _all_numbers(row: Row) -> bool:
+    """Whether all but the times are numbers that a float can hold, or None."""
+    return all(
+        value is None or isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**1000)
+        for name, value in row.items()
+        if name != "time"
+    )
 
 
 class TensorBoard:

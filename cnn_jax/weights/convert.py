@@ -1,5 +1,6 @@
 """torch's parameters as ours and back, without torch: NumPy arrays under torch's names and in torch's layout."""
 
+import collections
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from flax import traverse_util
 from cnn_jax import models
 from cnn_jax.errors import UserError, unknown_name
 from cnn_jax.types import PyTree
+from cnn_jax.untrusted import listed
 from cnn_jax.weights.key_maps import KEY_MAPS
 from cnn_jax.weights.layout import KeyMap, LayoutError, Rule, to_ours, to_theirs
 
@@ -139,7 +141,7 @@ def flat_to_torch(name: str, flat: Mapping[str, Any], **arguments: Any) -> dict[
         for path in sorted(set(wanted) & set(flat))
         if np.shape(flat[path]) != wanted[path].shape
     ]
-    problems = [f"{', '.join(extra)} have no place in it"] if extra else []
+    problems = [f"{listed(extra)} have no place in it"] if extra else []
     problems += [f"{', '.join(missing)} are missing"] if missing else []
     problems += [f"shapes differ: {', '.join(differing)}"] if differing else []
     if problems:
@@ -269,8 +271,8 @@ def _real(key: str, value: Any, dtype: Any) -> np.ndarray:
 
 def _twice(renamed: Mapping[str, str]) -> str:
     """The keys whose new name is another's too."""
-    new = list(renamed.values())
-    return ", ".join(key for key, name in renamed.items() if new.count(name) > 1)
+    new = collections.Counter(renamed.values())
+    return listed([key for key, name in renamed.items() if new[name] > 1])
 
 
 def _require_all(
@@ -283,17 +285,13 @@ def _require_all(
     differing: Sequence[str],
 ) -> None:
     """Checks that every tensor is used once and every variable filled once."""
-    places = [entry[0] for entry in keys.values() if entry is not None]
-    twice = sorted({key for key in places if places.count(key) > 1})
+    places = collections.Counter(entry[0] for entry in keys.values() if entry is not None)
+    twice = sorted(key for key, count in places.items() if count > 1)
     assert not twice, f"two variables have the keys {twice}"
     missing = sorted(set(wanted) - found)
-    unused = sorted(key for key in state if key not in set(places) and not key_map.ignores(key))
-    problems = []
-    if missing:
-        problems.append(f"the model's {', '.join(missing)} have no key")
-    if unused:
-        problems.append(f"the keys {', '.join(unused)} have no place in the model")
-    if differing:
-        problems.append(f"shapes differ, in our layout: {', '.join(differing)}")
+    unused = sorted(key for key in state if key not in places and not key_map.ignores(key))
+    problems = [f"the model's {', '.join(missing)} have no key"] if missing else []
+    problems += [f"the keys {listed(unused)} have no place in the model"] if unused else []
+    problems += [f"shapes differ, in our layout: {', '.join(differing)}"] if differing else []
     if problems:
         raise UserError(f"the weights do not fit the model: {'; '.join(problems)}")

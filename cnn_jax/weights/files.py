@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from cnn_jax.errors import UserError
+from cnn_jax.untrusted import open_regular
 from cnn_jax.weights.pth import read_pth
 
 HEADER_OFFSET = 8
@@ -28,7 +29,7 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
         what = "a directory" if path.is_dir() else "a pipe or device" if path.exists() else "not there"
         raise UserError(f"{str(path)!r} is {what}, no file of weights")
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             start = file.read(HEADER_OFFSET + 1)
         if start[HEADER_OFFSET:] == b"{" or path.suffix == ".safetensors":
             return load_file(path)
@@ -49,7 +50,7 @@ def read_metadata(path: pathlib.Path) -> dict[str, str]:
     try:
         with safe_open(path, framework="np") as file:
             return dict(file.metadata() or {})
-    except (OSError, SafetensorError):
+    except (OSError, SafetensorError, ValueError):
         return {}
 
 

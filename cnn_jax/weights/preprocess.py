@@ -15,6 +15,7 @@ from cnn_jax.ops.image_files import (
     resize_image,
     resized_size,
 )
+from cnn_jax.untrusted import read_regular
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +50,7 @@ def read_image(path: pathlib.Path) -> UInt8[np.ndarray, "h w 3"]:
       UserError: the file cannot be read, is no image, or is damaged.
     """
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
     except OSError as error:
         raise UserError(f"{str(path)!r} cannot be read: {error.strerror or error}") from None
     return decode_image(content, name=str(path), channels=3, largest=LARGEST_PIXELS)

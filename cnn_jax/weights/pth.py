@@ -11,6 +11,7 @@ from typing import IO, Any
 import numpy as np
 
 from cnn_jax.errors import UserError
+from cnn_jax.untrusted import one_line, open_regular
 from cnn_jax.weights.tensor_pickle import Storage, Tensor, storages, unpickle
 
 ZIP, LEGACY, TAR = b"PK\x03\x04", b"\x80", b"ustar"
@@ -22,6 +23,8 @@ MAGIC_NUMBER, PROTOCOL_VERSION = 0x1950A86A20F9469CFC6C, 1001
 CONTAINERS = ("state_dict", "model_state_dict", "model_state", "model", "module", "net", "network", "weights")
 """Under what names trainers put the state dict into their checkpoints."""
 DEEPEST = 4
+DAMAGED = (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OverflowError, ValueError, struct.error)
+"""What Python's `zipfile` raises for archives that are not as they should be."""
 PARALLEL = "module."
 """What torch's `DataParallel` puts before every name."""
 
@@ -36,7 +39,7 @@ def read_pth(path: pathlib.Path) -> dict[str, np.ndarray]:
       UserError: the file cannot be read, is damaged, holds no state dict, or asks for anything but tensors.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             start = file.read(TAR_OFFSET + len(TAR))
             file.seek(0)
             if start.startswith(ZIP):
@@ -50,6 +53,8 @@ def read_pth(path: pathlib.Path) -> dict[str, np.ndarray]:
         raise UserError(f"{str(path)!r}: {error}") from None
     except OSError as error:
         raise UserError(f"{str(path)!r} cannot be read: {error.strerror or error}") from None
+    except MemoryError:
+        raise UserError(f"{str(path)!r} does not fit in memory") from None
 
 
 def _read_zip(file: IO[bytes]) -> dict[str, np.ndarray]:
@@ -70,7 +75,7 @@ def _read_zip(file: IO[bytes]) -> dict[str, np.ndarray]:
                 buffers[key] = _elements(archive.read(name), storage, swap=order == b"big")
     except UserError:
         raise
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, struct.error) as error:
+    except DAMAGED as error:
         raise UserError(
             f"it is damaged or incomplete ({str(error).splitlines()[0][:100] if str(error) else ''})"
         ) from None
@@ -166,7 +171,7 @@ def _state_dict(value: Any) -> dict[str, Tensor]:
             return {key.removeprefix(PARALLEL) if parallel else key: item for key, item in value.items()}
         inner = next((name for name in CONTAINERS if isinstance(value.get(name), dict)), None)
         if inner is None:
-            others = [str(key)[:40] for key, item in value.items() if not isinstance(item, Tensor)]
+            others = [one_line(str(key), longest=40) for key, item in value.items() if not isinstance(item, Tensor)]
             raise UserError(
                 f"it holds no state dict: in its dictionary {', '.join(others[:8]) or 'nothing'} is no named tensor,"
                 f" and none of {', '.join(CONTAINERS)} is a dictionary"

@@ -160,10 +160,9 @@ class EarlyStopping(_Section):
 class Train(_Section):
     """How long to train, and how often to log, evaluate and save; by default at most ten evaluations and saves.
 
-    One call of the device takes `steps_per_dispatch` steps, or as many as are left to the next log line, evaluation or
-    save; more than one needs `data.resident`. With `evaluate_training` the end is also evaluated on the training split,
-    as it is: without augmentation or dropout. `figures` are drawn at the end; many short runs are faster without.
-    A step that is not finite ends the run, or takes it back to the last checkpoint, to go on with half the rates.
+    One call of the device takes `steps_per_dispatch` steps, or fewer before a log line, an evaluation or a save; more
+    than one needs `data.resident`. With `evaluate_training` the end is also evaluated on the training split, as it is.
+    `figures` are drawn at the end; many short runs are faster without. `on_divergence` see `session.train`.
     """
 
     duration: Duration

@@ -27,9 +27,8 @@ def write_json(path: pathlib.Path, value: Any) -> None:
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # several processes may write the same
     try:
-        temporary.write_text(
-            json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", errors="backslashreplace"
-        )
+        text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files need not be text
         temporary.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):

@@ -189,7 +189,7 @@ def _git(*arguments: str) -> str | None:
     """What git says in the package's checkout; None where it fails."""
     try:
         done = subprocess.run(
-            ["git", *arguments],
+            ["git", "--no-optional-locks", *arguments],
             cwd=PACKAGE.parent,
             capture_output=True,
             encoding="utf-8",

@@ -5,6 +5,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from cnn_jax.data.sources import open_source
 from cnn_jax.errors import UserError
 from cnn_jax.train import distributed
 from cnn_jax.train.checkpoint import Checkpoints
+from cnn_jax.train.checkpoint_arrays import by_path, read_arrays
 from cnn_jax.train.run import build
 from cnn_jax.train.session import train
 from cnn_jax.train.sharding import local_rows, make_mesh
@@ -177,6 +179,23 @@ def test_one_process_goes_on_with_the_run_of_two(finished, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_checkpoint_of_two_processes_restores_on_one_device_on_eight_and_in_numpy(finished):
+    values, directory, _, _ = finished
+    alone = read_arrays(directory / "checkpoints" / "4")
+    assert int(alone["step"]) == 4
+    for devices in (1, 8):
+        parallel = {**values["parallel"], "devices": devices, "model": min(devices, values["parallel"].get("model", 1))}
+        experiment = build({**values, "parallel": parallel})
+        reader = Checkpoints(directory / "checkpoints", keep=None)
+        state = reader.restore(4, experiment.abstract_state(), experiment.empty_metrics())[0]
+        reader.close()
+        restored = by_path(jax.device_get(state))
+        assert restored.keys() == alone.keys()
+        for path, x in alone.items():
+            assert restored[path].tobytes() == x.tobytes(), path
+
+
+@pytest.mark.slow
 def test_a_refusal_of_the_first_process_ends_all_with_one_line(finished):
     _, directory, _, arguments = finished
     for status, out, err in run_processes(directory.parent, arguments):
@@ -215,6 +234,40 @@ def test_when_a_process_is_killed_the_others_end_with_one_line_and_all_go_on(tmp
     for status, _, _ in run_processes(tmp_path, [*arguments, "--resume"], devices=1):
         assert status == 0
     assert [row["step"] for row in rows(tmp_path / "run") if "train/loss" in row] == [*range(10, 601, 10)]
+    # Two numbers have one sum, so that two processes with a device each are exact.
+    whole = [argument.replace(str(tmp_path / "run"), str(tmp_path / "whole")) for argument in arguments]
+    assert [status for status, _, _ in run_processes(tmp_path, whole, devices=1)] == [0, 0]
+    assert rows(tmp_path / "run") == rows(tmp_path / "whole")
+    ends = [read_arrays(tmp_path / name / "checkpoints" / "600") for name in ("run", "whole")]
+    assert all(ends[0][path].tobytes() == ends[1][path].tobytes() for path in ends[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status", "to"), [(signal.SIGTERM, 143, 1), (signal.SIGINT, 130, 0)])
+def test_a_signal_to_one_process_saves_and_stops_all(tmp_path, number, status, to):
+    values = config({})
+    every = {"duration": 3000, "log_every": 10, "evaluate_every": 3000, "save_every": 3000}
+    values["train"] |= {name: {"steps": steps} for name, steps in every.items()}
+    (tmp_path / "config.py").write_text(CONFIG.format(values), encoding="utf-8")
+    arguments = [f"--config={tmp_path / 'config.py'}", f"--workdir={tmp_path / 'run'}"]
+    processes = start_processes(tmp_path, arguments, devices=1)
+    try:
+        deadline = time.monotonic() + 300
+        while len(started_rows(tmp_path / "run")) < 5:
+            assert processes[0].poll() is None, processes[0].communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        processes[to].send_signal(number)
+        outputs = [process.communicate(timeout=60) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    # The other one is told by JAX, as of a SIGTERM.
+    assert [processes[to].returncode, processes[1 - to].returncode] == [status, 143], outputs
+    [saved] = [int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir()]
+    assert saved == int(read_arrays(tmp_path / "run" / "checkpoints" / str(saved))["step"])
+    assert f"step {saved} is saved; to go on:" in outputs[to][1]
+    assert all("Traceback" not in err for _, err in outputs)
 
 
 @pytest.mark.slow

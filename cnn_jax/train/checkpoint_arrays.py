@@ -1,5 +1,6 @@
 """The arrays of a checkpoint by their paths, in memory and on disk."""
 
+import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +14,10 @@ from orbax.checkpoint import v1 as ocp
 from cnn_jax.errors import UserError
 from cnn_jax.train.manifest import ArrayDigest, DamagedError, check_array, check_files
 from cnn_jax.types import PyTree
+
+SURELY_FITS = 2**30
+UNPACKED = 128
+"""Arrays may have so many times the bytes of their files, as numbers of zero compress; or else `SURELY_FITS` bytes."""
 
 
 def by_path(tree: PyTree) -> dict[str, Any]:
@@ -65,6 +70,8 @@ def load(folder: pathlib.Path, wanted: Mapping[str, Mapping[str, Any]]) -> dict[
     stored = {name: {path: x for path, x in tree.items() if x.size} for name, tree in wanted.items()}
     try:
         loaded = ocp.load_checkpointables(str(folder), stored)
+    except (MemoryError, jax.errors.JaxRuntimeError):  # no fault of the file's
+        raise
     except Exception as error:  # Orbax raises errors of a dozen kinds for files that are not as they should be
         reason = f"{type(error).__name__}: {str(error).strip()}".splitlines()[0][:200]
         raise DamagedError(f"Orbax cannot read it ({reason})") from error
@@ -95,7 +102,9 @@ def read_arrays(folder: pathlib.Path, name: str = "state") -> dict[str, np.ndarr
     """
     folder = folder.resolve()
     try:
-        arrays = check_files(folder).arrays[name]
+        manifest = check_files(folder)
+        arrays = manifest.arrays[name]
+        _check_sizes(arrays, sum(size for size, _ in manifest.files.values()))
         loaded = _read_all(folder / name, arrays)
         for path, expected in arrays.items():
             check_array(path, loaded[path], expected)
@@ -104,15 +113,30 @@ def read_arrays(folder: pathlib.Path, name: str = "state") -> dict[str, np.ndarr
     return loaded
 
 
+def _check_sizes(arrays: Mapping[str, ArrayDigest], stored: int) -> None:
+    """Refuse a stranger's checkpoint of a few bytes that unpacks to more than the memory."""
+    declared = sum(math.prod(array.shape) * np.dtype(array.dtype).itemsize for array in arrays.values())
+    if declared > max(SURELY_FITS, UNPACKED * stored):
+        raise DamagedError(f"it declares {declared:,} bytes of arrays in {stored:,} bytes of files")
+
+
 def _read_all(folder: pathlib.Path, arrays: Mapping[str, ArrayDigest]) -> dict[str, np.ndarray]:
     """The arrays of a folder that Orbax wrote: an OCDBT database with an array of zarr's version 3 under each path."""
     reads = {}
     for path, array in arrays.items():
-        database = {"driver": "ocdbt", "base": f"file://{folder}", "path": f"{path}/"}
+        place = {"driver": "file", "path": f"{folder}/"}
+        database = {"driver": "ocdbt", "base": place, "path": f"{path}/"}
         if 0 not in array.shape:  # Orbax stores no others
             reads[path] = tensorstore.open({"driver": "zarr3", "kvstore": database}, read=True)
+    found = {}
     try:
-        found = {path: opened.result().read().result() for path, opened in reads.items()}
+        for path, opened in reads.items():
+            array = opened.result()
+            if array.shape != arrays[path].shape:
+                raise DamagedError(f"the array {path} has another shape than its manifest says")
+            found[path] = array.read().result()
+    except DamagedError:
+        raise
     except ValueError as error:  # what tensorstore raises for everything
         raise DamagedError(f"tensorstore cannot read it ({str(error).splitlines()[0][:200]})") from error
     return {path: found[path] if path in found else np.zeros(a.shape, a.dtype) for path, a in arrays.items()}

@@ -84,8 +84,10 @@ def test_what_is_restored_is_what_was_saved(saved):
     assert progress == Progress(best=0.1 * 3, best_step=3)
 
 
-def test_numpy_alone_reads_a_checkpoint(saved):
-    arrays = read_arrays(saved / "3")
+def test_numpy_alone_reads_a_checkpoint(saved, tmp_path):
+    folder = tmp_path / "ein % übung #1" / "3"
+    shutil.copytree(saved / "3", folder)
+    arrays = read_arrays(folder)
     assert {path: (x.shape, x.dtype.name) for path, x in arrays.items()} == {
         "params/conv/kernel": ((3, 3, 2, 2), "float32"),
         "params/conv/bias": ((2,), "float32"),
@@ -202,6 +204,20 @@ def test_a_newer_format_is_refused_and_not_taken_for_damage(saved, tmp_path):
             read(directory, 3)
         assert not isinstance(caught.value, DamagedError)
     assert (directory / "3").is_dir()
+
+
+def test_a_small_checkpoint_that_declares_more_than_the_memory_is_refused_unread(saved, tmp_path):
+    from cnn_jax.train.manifest import _encode
+
+    folder = tmp_path / "3"
+    shutil.copytree(saved / "3", folder)
+    content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["content"]
+    for shape, message in (([10**12], "it declares 4,000,"), ([7], "half has another shape than its manifest says")):
+        content["arrays"]["state"]["half"]["shape"] = shape
+        content["arrays"]["state"]["half"]["dtype"] = "float32"
+        (folder / MANIFEST).write_bytes(_encode(content))
+        with pytest.raises(DamagedError, match=message):
+            read_arrays(folder)
 
 
 @pytest.mark.parametrize(

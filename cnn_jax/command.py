@@ -73,17 +73,35 @@ def run(main: Callable[[Sequence[str]], int], *, goes_on_with: str | None = None
         status = 1
     except ProcessLostError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(1)  # at a normal exit JAX would wait for the process that is gone
+        _leave(1)
     except StorageError as error:
         print(f"error: {error}{_how_to_go_on(goes_on_with)}", file=sys.stderr)
         status = 1
+        if _others_wait(error):
+            _leave(status)
     except KeyboardInterrupt as error:
         # One that a training has saved says so, and which signal it was.
         print(f"{error if error.args else 'interrupted'}{_how_to_go_on(goes_on_with)}", file=sys.stderr)
         status = getattr(error, "status", 130)
     sys.exit(status)
+
+
+def _leave(status: int) -> NoReturn:
+    """End without a word to the other processes: at a normal exit JAX would wait for them."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _others_wait(error: Exception) -> bool:
+    """Whether other processes of the run do not know yet that this one has failed."""
+    if "jax" not in sys.modules:
+        return False
+    import jax
+
+    from cnn_jax.train.distributed import AGREED
+
+    return jax.process_count() > 1 and AGREED not in getattr(error, "__notes__", ())
 
 
 def _how_to_go_on(goes_on_with: str | None) -> str:

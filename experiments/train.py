@@ -30,12 +30,12 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--on_divergence",
         choices=("stop", "restore_and_reduce"),
-        help="after a loss that is not finite: stop (the default), or go back and on with half the learning rates",
+        help="after a loss that is not finite: stop, or go back, with half the rates",
     )
     parser.add_argument(
         "--coordinator",
         metavar="HOST:PORT",
-        help="several processes: where process 0 is, or auto (Slurm, Kubernetes, TPU)",
+        help="of process 0, or auto (Slurm, Kubernetes, TPU)",
     )
     parser.add_argument("--processes", type=int, metavar="N", help="how many processes")
     parser.add_argument("--process", type=int, metavar="I", help="which one this is, from 0")

@@ -45,7 +45,9 @@ def run_workers(directory: pathlib.Path, command: Sequence[str], *, workers: int
         log = logs / f"worker_{worker}.log"
         own = [*command, f"--worker={worker}", f"--parent={os.getpid()}"]
         with log.open("a", encoding="utf-8") as file:
-            processes.append(subprocess.Popen(own, stdout=file, stderr=subprocess.STDOUT, env=environment))
+            # In a group of its own: Ctrl-C reaches this process alone, which lets the workers save before they end.
+            started = subprocess.Popen(own, stdout=file, stderr=subprocess.STDOUT, env=environment, process_group=0)
+            processes.append(started)
     try:
         before = -1
         while any(process.poll() is None for process in processes):
@@ -58,7 +60,8 @@ def run_workers(directory: pathlib.Path, command: Sequence[str], *, workers: int
         for process in processes:
             if process.poll() is None:
                 process.terminate()
-                process.wait()
+        for process in processes:
+            process.wait()
     failed = [worker for worker, process in enumerate(processes) if process.returncode]
     if failed:
         text = (logs / f"worker_{failed[0]}.log").read_text(encoding="utf-8", errors="replace").strip()

@@ -7,17 +7,27 @@ is written beside them, and the folder gets its name. What is read is checked ag
 import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 import itertools
 import pathlib
 import shutil
+import time
 from typing import Any
 
 import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from cnn_jax.errors import StorageError, UserError
-from cnn_jax.train.checkpoint_arrays import abstract, by_path, check_shapes, in_place_of, load, whole
+from cnn_jax.errors import UserError
+from cnn_jax.train.checkpoint_arrays import (
+    abstract,
+    by_path,
+    check_shapes,
+    in_place_of,
+    load,
+    naming_write_errors,
+    whole,
+)
 from cnn_jax.train.distributed import is_first, together
 from cnn_jax.train.manifest import (
     DamagedError,
@@ -35,8 +45,6 @@ from cnn_jax.types import PyTree
 STATE, METRICS = "state", "step_metrics"
 SAVING, REMOVING, DAMAGED = ".saving", ".removing", "damaged"
 """How the names of unfinished and of unwanted checkpoints begin, and where those go that are not as they were."""
-OS_ERROR = "os_error_code"
-"""Stands in the text of an error of tensorstore that the system caused."""
 
 
 class CheckpointGoneError(UserError):
@@ -88,6 +96,7 @@ class Checkpoints:
         self._saving: concurrent.futures.Future[None] | None = None
         # Only the writer may remove what an interrupted save left: for anybody else it may be a save in progress.
         if keep is not None and is_first():
+            self._finish_renaming()
             self._clear(SAVING)
             self._clear(REMOVING)
 
@@ -95,7 +104,8 @@ class Checkpoints:
         """Steps that have a checkpoint, oldest first."""
         if not self._directory.is_dir():
             return []
-        return sorted(int(path.name) for path in self._directory.iterdir() if path.name.isdecimal() and path.is_dir())
+        names = [path.name for path in self._directory.iterdir() if path.name.isdecimal() and path.is_dir()]
+        return sorted(int(name) for name in names if name == str(int(name)))
 
     def save(self, step: int, state: PyTree, metrics: PyTree, progress: Progress) -> None:
         """Save in the background; an earlier save that failed raises here.
@@ -111,16 +121,14 @@ class Checkpoints:
         """
         self.wait()
         # The previous save is complete only now: prune by what is safely on disk.
-        self._prune()
+        self.prune()
         trees = {STATE: by_path(state), METRICS: by_path(metrics)}
         # Of what is in memory now, not of what Orbax makes of it; the next step may reuse that memory.
         arrays = {name: {path: array_digest(whole(x)) for path, x in tree.items()} for name, tree in trees.items()}
         manifest = Manifest(step=step, progress=dataclasses.asdict(progress), arrays=arrays, files={})
         folder = self._directory / f"{SAVING}-{step}"
-        with _naming_storage_errors(self._directory):
-            if is_first():
-                self._directory.mkdir(parents=True, exist_ok=True)
-                self._clear(folder.name)
+        with naming_write_errors(self._directory):
+            together(functools.partial(self._make_room, folder.name))
             stored = {name: {path: x for path, x in tree.items() if x.size} for name, tree in trees.items()}
             context = ocp.Context()
             # Where a folder cannot be made, Orbax's threads would wait for it for minutes.
@@ -132,13 +140,12 @@ class Checkpoints:
 
     def _finish(self, response: Any, folder: pathlib.Path, manifest: Manifest) -> None:
         """Wait for Orbax, describe what it wrote, and give the folder its name."""
-        with _naming_storage_errors(self._directory):
+        with naming_write_errors(self._directory):
             try:
                 response.result()
                 if is_first():
                     write_manifest(folder, dataclasses.replace(manifest, files=file_digests(folder)))
-                    self._remove(manifest.step)
-                    folder.rename(self._directory / str(manifest.step))
+                    self._give_name(folder, manifest.step)
             except BaseException:
                 if is_first():
                     self._clear(folder.name)  # the space is needed
@@ -170,7 +177,7 @@ class Checkpoints:
             if not folder.exists():
                 raise CheckpointGoneError(f"{where} was removed by its training") from None
             raise DamagedError(f"{where} is damaged: {error}") from None
-        progress = Progress(**manifest.progress)
+        progress = _progress(manifest)
         self._best = progress.best_step
         return (*(in_place_of(trees[name], loaded[name]) for name in (STATE, METRICS)), progress)
 
@@ -179,20 +186,26 @@ class Checkpoints:
 
         Returns:
           The step of each to what is wrong with it and where it is now.
+
+        Raises:
+          UserError: one cannot be read now, or is of a newer cnn_jax.
         """
         found = {}
         for step in self.steps():
-            folder = self._directory / str(step)
             try:
-                check_files(folder)
+                check_files(self._directory / str(step))
             except DamagedError as error:
-                aside = self._directory / DAMAGED
-                aside.mkdir(exist_ok=True)
-                names = itertools.chain([str(step)], (f"{step}-{number}" for number in itertools.count(2)))
-                kept = next(aside / name for name in names if not (aside / name).exists())
-                folder.rename(kept)
-                found[step] = f"{error}; it is kept in {kept}"
+                found[step] = self.set_aside(step, str(error))
         return found
+
+    def set_aside(self, step: int, why: str, *, folder: str = DAMAGED) -> str:
+        """Move one checkpoint into a folder beside the others; the reason, and where it is now."""
+        aside = self._directory / folder
+        aside.mkdir(exist_ok=True)
+        names = itertools.chain([str(step)], (f"{step}-{number}" for number in itertools.count(2)))
+        kept = next(aside / name for name in names if not (aside / name).exists())
+        (self._directory / str(step)).rename(kept)
+        return f"{why}; it is kept in {kept}"
 
     def drop_after(self, step: int) -> None:
         """Remove the checkpoints of later steps: those that other runs of the same program do not have."""
@@ -209,11 +222,16 @@ class Checkpoints:
         if self._keep is not None:
             together(self._join)
 
+    def prune(self) -> None:
+        """Remove all but the newest, of which there are as many as are to be kept, and the best."""
+        for step in self.steps()[: -self._keep] if self._keep and is_first() else []:
+            if step != self._best:
+                self._remove(step)
+
     def close(self) -> None:
-        """Finish the last save, prune, and release the thread."""
+        """Finish the last save, and release the thread."""
         try:
             self._join()
-            self._prune()
         finally:
             self._thread.shutdown()
 
@@ -222,24 +240,43 @@ class Checkpoints:
         if saving is not None:
             saving.result()
 
-    def _prune(self) -> None:
-        for step in self.steps()[: -self._keep] if self._keep and is_first() else []:
-            if step != self._best:
-                self._remove(step)
+    def _make_room(self, name: str) -> None:
+        if is_first():
+            self._directory.mkdir(parents=True, exist_ok=True)
+            self._clear(name)
+
+    def _give_name(self, folder: pathlib.Path, step: int) -> None:
+        """From now on a finished folder is the checkpoint of a step, in place of one that is there already."""
+        place = self._directory / str(step)
+        # Between these two a kill leaves a folder that `_finish_renaming` knows as whole.
+        old = self._out_of_the_way(step) if place.exists() else None
+        folder.rename(place)
+        if old is not None:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def _finish_renaming(self) -> None:
+        """Give those folders their names that were whole when a kill came between taking and giving the name."""
+        for folder in self._directory.glob(f"{SAVING}-*"):
+            step = folder.name.removeprefix(f"{SAVING}-")
+            if step.isdecimal() and not (self._directory / step).exists():
+                with contextlib.suppress(UserError):  # not whole: it was being written
+                    check_files(folder)
+                    folder.rename(self._directory / step)
 
     def _clear(self, beginning: str) -> None:
         """Remove the hidden folders of this name, and Orbax's own beside them, whose names begin with it."""
         for folder in self._directory.glob(f"{beginning}*"):
             shutil.rmtree(folder, ignore_errors=True)
 
+    def _out_of_the_way(self, step: int) -> pathlib.Path:
+        """Take a checkpoint's name away at once; an earlier folder that could not be emptied is not in the way."""
+        removing = self._directory / f"{REMOVING}-{step}-{time.time_ns()}"
+        (self._directory / str(step)).rename(removing)
+        return removing
+
     def _remove(self, step: int) -> None:
-        """Take a checkpoint's name away at once, then its files."""
-        folder = self._directory / str(step)
-        if folder.exists():
-            removing = self._directory / f"{REMOVING}-{step}"
-            shutil.rmtree(removing, ignore_errors=True)
-            folder.rename(removing)
-            shutil.rmtree(removing, ignore_errors=True)
+        if (self._directory / str(step)).exists():
+            shutil.rmtree(self._out_of_the_way(step), ignore_errors=True)
 
 
 def read_progress(folder: pathlib.Path) -> Progress:
@@ -248,22 +285,11 @@ def read_progress(folder: pathlib.Path) -> Progress:
     Raises:
       UserError: the manifest is damaged, or of a newer cnn_jax.
     """
-    return Progress(**read_manifest(folder).progress)
+    return _progress(read_manifest(folder))
 
 
-@contextlib.contextmanager
-def _naming_storage_errors(directory: pathlib.Path) -> Any:
-    """Turn what the system, or tensorstore for it, says of a failed write into one line.
-
-    Raises:
-      StorageError: the disk is full, or fails.
-    """
+def _progress(manifest: Manifest) -> Progress:
     try:
-        yield
-    except OSError as error:
-        raise StorageError(f"a checkpoint in {directory} cannot be written: {error.strerror or error}") from error
-    except ValueError as error:  # so tensorstore, which Orbax writes with, tells of the system's errors
-        if OS_ERROR not in str(error):
-            raise
-        reason = str(error).splitlines()[0]
-        raise StorageError(f"a checkpoint in {directory} cannot be written: {reason}") from error
+        return Progress(**manifest.progress)
+    except TypeError as error:
+        raise UserError(f"the checkpoint of step {manifest.step} is of another cnn_jax: {error}") from None

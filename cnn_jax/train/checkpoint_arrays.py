@@ -1,8 +1,9 @@
 """The arrays of a checkpoint by their paths, in memory and on disk."""
 
+import contextlib
 import math
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -11,10 +12,12 @@ import tensorstore
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
-from cnn_jax.errors import UserError
+from cnn_jax.errors import StorageError, UserError
 from cnn_jax.train.manifest import ArrayDigest, DamagedError, check_array, check_files
 from cnn_jax.types import PyTree
 
+OS_ERROR = "os_error_code"
+"""Stands in the text of an error of tensorstore that the system caused."""
 SURELY_FITS = 2**30
 UNPACKED = 128
 """Arrays may have so many times the bytes of their files, as numbers of zero compress; or else `SURELY_FITS` bytes."""
@@ -86,7 +89,7 @@ def _nothing(like: Any) -> Any:
     return jax.device_put(np.zeros(like.shape, like.dtype), like.sharding)
 
 
-def read_arrays(folder: pathlib.Path, name: str = "state") -> dict[str, np.ndarray]:
+def read_arrays(folder: pathlib.Path, *, name: str = "state") -> dict[str, np.ndarray]:
     """The state of a checkpoint as NumPy arrays: no model, config or device is needed, and neither is Orbax.
 
     Args:
@@ -140,3 +143,21 @@ def _read_all(folder: pathlib.Path, arrays: Mapping[str, ArrayDigest]) -> dict[s
     except ValueError as error:  # what tensorstore raises for everything
         raise DamagedError(f"tensorstore cannot read it ({str(error).splitlines()[0][:200]})") from error
     return {path: found[path] if path in found else np.zeros(a.shape, a.dtype) for path, a in arrays.items()}
+
+
+@contextlib.contextmanager
+def naming_write_errors(directory: pathlib.Path) -> Iterator[None]:
+    """Turn what the system, or tensorstore for it, says of a failed write into one line.
+
+    Raises:
+      StorageError: the disk is full, or fails.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"a checkpoint in {directory} cannot be written: {error.strerror or error}") from error
+    except ValueError as error:  # so tensorstore, which Orbax writes with, tells of the system's errors
+        if OS_ERROR not in str(error):
+            raise
+        reason = str(error).splitlines()[0]
+        raise StorageError(f"a checkpoint in {directory} cannot be written: {reason}") from error

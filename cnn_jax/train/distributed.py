@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from cnn_jax.errors import ProcessLostError, StorageError, UserError
+from cnn_jax.errors import ProcessLostError, UserError
 
 T = TypeVar("T")
 AUTOMATIC = "auto"
@@ -23,6 +23,8 @@ HEARTBEAT_SECONDS = 120
 # How long a process waits for the others to start.
 START_SECONDS = 300
 LONGEST_MESSAGE = 1024
+AGREED = "all processes know of this error"
+"""A note on what `together` raises: such a process can end as usual, which waits for the others."""
 LONGEST_REASON = 100
 # In what Gloo, NCCL and JAX's coordination service say of it.
 SIGNS_OF_A_LOST_PROCESS = ("Gloo", "NCCL", "heartbeat", "UNAVAILABLE")
@@ -79,7 +81,9 @@ def naming_lost_processes() -> Iterator[None]:
     """
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
+    except UserError:
+        raise
+    except (jax.errors.JaxRuntimeError, ValueError) as error:  # a collective of the host raises the latter
         reason = str(error).strip().partition("\n")[0]
         if jax.process_count() == 1 or not any(sign in reason for sign in SIGNS_OF_A_LOST_PROCESS):
             raise
@@ -96,7 +100,8 @@ def is_first() -> bool:
 def warn(message: str) -> None:
     """One line on standard error, from the first process alone."""
     if is_first():
-        print(f"warning: {message}", file=sys.stderr)
+        with contextlib.suppress(OSError):  # a full disk behind standard error is no reason to stop
+            print(f"warning: {message}", file=sys.stderr)
 
 
 def together(function: Callable[[], T]) -> T:
@@ -109,19 +114,28 @@ def together(function: Callable[[], T]) -> T:
       What the function returned in this process.
 
     Raises:
-      UserError: this process's, or else that of the first process that failed.
+      UserError: that of the first other process that failed.
+      Exception: what the function raised in this process.
     """
     if jax.process_count() == 1:
         return function()
     try:
         result = function()
-    except (UserError, StorageError) as error:
-        _messages(str(error))
+    except Exception as error:  # whatever it is, the others must not wait for this process
+        _messages(str(error).strip().partition("\n")[0] or type(error).__name__)
+        error.add_note(AGREED)
         raise
     for process, message in enumerate(_messages("")):
         if message:
             raise UserError(f"process {process} ended: {message}")
     return result
+
+
+def agreed(number: int) -> int:
+    """The first process's number, in every process: what each lists of a shared folder may be of different age."""
+    if jax.process_count() == 1:
+        return number
+    return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
 
 
 def _messages(own: str) -> list[str]:

@@ -80,8 +80,9 @@ def explain(experiment: Experiment, state: TrainState, error: DivergenceError) -
     head, separator, advice = str(error).partition("; ")
     try:
         found = first_not_finite(experiment, state, error.step)
-    except jax.errors.JaxRuntimeError as failure:  # such as too little memory
-        found = f"unknown ({str(failure).splitlines()[0][:100]})"
+    # Too little memory, data that are gone: the run's end is told whatever comes here.
+    except (RuntimeError, ValueError, TypeError, LookupError, OSError, MemoryError) as failure:
+        found = f"unknown ({str(failure).strip().partition(chr(10))[0][:100]})"
     return DivergenceError(f"{head}; not finite first: {found}{separator}{advice}", step=error.step)
 
 

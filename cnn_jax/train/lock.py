@@ -59,16 +59,22 @@ class Lock:
         holder = self._holder()
         # Empty where the last holder ended as it should. A dead one of this machine is known to be dead: the kernel has
         # just given us its lock.
-        if holder and holder.get("host") != socket.gethostname():
-            print(f"{what} was locked by {_who(holder)}; waiting for a sign of life", file=sys.stderr)
+        elsewhere = bool(holder) and holder.get("host") != socket.gethostname()
+        if elsewhere:
+            _say(f"{what} was locked by {_who(holder)}; waiting for a sign of life")
             if self._lives():
-                raise InUseError(_refusal(what, holder))
-            print(f"there was none: taking {what} over", file=sys.stderr)
+                raise InUseError(_refusal(what, self._holder()))
+            _say(f"there was none: taking {what} over")
+        started = time.strftime("%Y-%m-%d %H:%M:%S")
+        mine = {"host": socket.gethostname(), "process": os.getpid(), "started": started}
         self._file.seek(0)
         self._file.truncate(0)
-        started = time.strftime("%Y-%m-%d %H:%M:%S")
-        json.dump({"host": socket.gethostname(), "process": os.getpid(), "started": started}, self._file)
+        json.dump(mine, self._file)
         self._file.flush()
+        if elsewhere:  # another one may have waited beside this one: the last to write has it
+            time.sleep(BEAT_SECONDS)
+            if self._holder() != mine:
+                raise InUseError(_refusal(what, self._holder()))
 
     def _holder(self) -> dict[str, Any]:
         """What the file says of the process that holds it, or held it last; {} if nothing."""
@@ -102,6 +108,11 @@ class Lock:
         with contextlib.suppress(OSError):  # a full disk must not keep the lock closed
             self._file.truncate(0)
         self._file.close()
+
+
+def _say(message: str) -> None:
+    with contextlib.suppress(OSError):  # a full disk behind standard error is no reason to stop
+        print(message, file=sys.stderr)
 
 
 def _who(holder: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from cnn_jax.metrics import Metric
 from cnn_jax.train.checkpoint import Checkpoints, Progress
 from cnn_jax.train.clock import Clock
 from cnn_jax.train.dispatch import Advance
+from cnn_jax.train.distributed import together
 from cnn_jax.train.evaluate import scalars, summarize
 from cnn_jax.train.plan import Plan
 from cnn_jax.train.state import TrainState
@@ -51,8 +52,12 @@ class Run:
         Raises:
           StorageError: the log, or the checkpoint before this one, cannot be written.
         """
-        for writer in self.writers:
-            writer.flush()
+
+        def flush() -> None:
+            for writer in self.writers:
+                writer.flush()
+
+        together(flush)  # only the first process has any
         self.checkpoints.save(step, state, metrics, self.progress)
 
 
@@ -109,6 +114,8 @@ def run_loop(
         if parts.stop.asked():
             if saved < done:
                 _save_all(state, pending, done, plan, parts, running, clock)
+            if not running:
+                break
             raise Stopped(parts.stop.signal, done or None)
         steps = plan.steps_at_once(done)
         state, pending = parts.advance(state, pending, done, steps)
@@ -118,7 +125,8 @@ def run_loop(
             pending = parts.empty()
         if plan.evaluation_due(done) or plan.save_due(done):
             ended = _evaluate_and_save(state, pending, done, plan, parts, running, clock)
-            saved = done if plan.save_due(done) else saved
+            interrupted = any(run.progress.unevaluated for run in running.values())  # then all of these are saved
+            saved = done if plan.save_due(done) or (interrupted and len(running) == 1) else saved
     if not running:
         return state, "diverged"
     return state, "early_stopped" if ended else "completed"

@@ -5,6 +5,7 @@ manifest that fits is therefore no checkpoint.
 """
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from cnn_jax.errors import UserError
+from cnn_jax.untrusted import parse_json, read_regular
 
 FORMAT = 1
 """The version of what a checkpoint's folder holds; it grows with every change that an older cnn_jax cannot read."""
@@ -64,8 +66,8 @@ class Manifest:
 
 def array_digest(x: np.ndarray) -> ArrayDigest:
     """The digest of an array on the host."""
-    x = np.ascontiguousarray(x).reshape(x.shape)  # [] -> [1] -> []: the first makes an axis of none
-    return ArrayDigest(shape=x.shape, dtype=x.dtype.name, sha256=hashlib.sha256(x.tobytes()).hexdigest())
+    flat = np.ascontiguousarray(x).reshape(-1)  # [...] -> [N]
+    return ArrayDigest(shape=x.shape, dtype=x.dtype.name, sha256=hashlib.sha256(flat.view(np.uint8).data).hexdigest())
 
 
 def file_digests(folder: pathlib.Path) -> dict[str, tuple[int, str]]:
@@ -92,40 +94,57 @@ def read_manifest(folder: pathlib.Path) -> Manifest:
       DamagedError: it is missing or not what was written.
       UserError: it is of a newer cnn_jax.
     """
-    path, content = folder / MANIFEST, dict[str, Any]()
     try:
-        if path.stat().st_size > LARGEST_MANIFEST:
-            raise DamagedError(f"{MANIFEST} has {path.stat().st_size:,} bytes, more than any checkpoint's")
-        text = path.read_bytes()
-        stored = json.loads(text)
-        content = stored["content"]
+        text = read_regular(folder / MANIFEST, largest=LARGEST_MANIFEST)
+        content = parse_json(text)["content"]
         whole = text == _encode(content)
     except FileNotFoundError:
         raise DamagedError(f"{MANIFEST} is missing") from None
     except OSError as error:
-        raise DamagedError(f"{MANIFEST} cannot be read ({error.strerror})") from None
-    except (ValueError, TypeError, LookupError, RecursionError):  # no UTF-8, no JSON, or not this JSON
-        whole = False
-    if not whole:
+        raise _unreadable(folder / MANIFEST, error) from None
+    except (UserError, ValueError, TypeError, LookupError):  # no file, no JSON, or not this JSON
+        whole, content = False, None
+    if not whole or not isinstance(content, dict):
         raise DamagedError(f"the content of {MANIFEST} is not what was written")
-    version = content.get("format") if isinstance(content, dict) else None
-    if version != FORMAT:
+    if content.get("format") != FORMAT:
         raise UserError(
-            f"checkpoint {folder} has format {version!r}, this cnn_jax reads format {FORMAT}; use the cnn_jax that"
-            " wrote it, its version stands in passport.json"
+            f"checkpoint {folder} has format {content.get('format')!r}, this cnn_jax reads format {FORMAT}; use the"
+            " cnn_jax that wrote it, its version stands in passport.json"
         )
+    try:
+        return _from_json(content)
+    except (ValueError, TypeError, LookupError, AttributeError):
+        raise DamagedError(f"{MANIFEST} does not say what a manifest says") from None
+
+
+def _from_json(content: Mapping[str, Any]) -> Manifest:
+    """A manifest, of which nothing is believed that a stranger may have written."""
+    names = [pathlib.PurePosixPath(name) for name in content["files"]]
+    if any(name.is_absolute() or ".." in name.parts for name in names):
+        raise ValueError("a name leads out of the folder")
     return Manifest(
-        step=content["step"],
-        progress=content["progress"],
+        step=int(content["step"]),
+        progress=dict(content["progress"]),
         arrays={
             name: {
-                path: ArrayDigest(shape=tuple(array["shape"]), dtype=array["dtype"], sha256=array["sha256"])
+                path: ArrayDigest(
+                    shape=tuple(int(n) for n in array["shape"]),
+                    dtype=np.dtype(array["dtype"]).name,
+                    sha256=str(array["sha256"]),
+                )
                 for path, array in arrays.items()
             }
             for name, arrays in content["arrays"].items()
         },
-        files={name: (size, digest) for name, (size, digest) in content["files"].items()},
+        files={name: (int(size), str(digest)) for name, (size, digest) in content["files"].items()},
     )
+
+
+def _unreadable(path: pathlib.Path, error: OSError) -> UserError:
+    """What an error of the system in reading says of a file: damage only where reading again would not help."""
+    if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EIO, errno.EINVAL, errno.EFBIG):
+        return DamagedError(f"{path.name} cannot be read ({error.strerror})")
+    return UserError(f"{path} cannot be read: {error.strerror}; try again when it can")
 
 
 def check_files(folder: pathlib.Path) -> Manifest:
@@ -149,7 +168,7 @@ def check_files(folder: pathlib.Path) -> Manifest:
         except FileNotFoundError:
             raise DamagedError(f"{name} is missing") from None
         except OSError as error:
-            raise DamagedError(f"{name} cannot be read ({error.strerror})") from None
+            raise _unreadable(path, error) from None
     return manifest
 
 

@@ -72,6 +72,7 @@ def train(config: Node, workdir: str | os.PathLike[str], *, resume: bool = False
                 (result,) = sit([experiment], [directory], experiment.program(), started, stop=stop, explained=True)
             except RatesChangedError as change:
                 warn(str(change))
+                started = time.perf_counter()  # what came before is in the checkpoint's time
                 experiment = build(config, splits=experiment.splits, reduced_at=change.reduced_at)
     if result["status"] == "diverged":
         raise DivergenceError(result["message"], step=result["steps"])
@@ -131,7 +132,10 @@ def train_locked(
     """Train runs on the same data, in directories that are locked and hold no result; arguments as `sitting.sit`."""
     _begin(directories, experiments, program)
     with stop_on_signals() as stop:
-        return sit(experiments, directories, program, started, stop=stop, **options)
+        try:
+            return sit(experiments, directories, program, started, stop=stop, **options)
+        except RatesChangedError as change:
+            raise UserError(f"{change}; only a run that train.py trains alone can go back") from None
 
 
 def _begin(
@@ -255,6 +259,10 @@ def _restore_for_reading(path: pathlib.Path, step: int | None, experiment: Exper
                 raise UserError(f"{path} has no checkpoint yet")
             if step is not None and step not in there:
                 raise UserError(f"no checkpoint of step {step} in {path / CHECKPOINTS}; there are {there}")
+            if named and named not in there:
+                raise UserError(
+                    f"the result of {path} is of step {named}, which is gone; --step chooses one of {there}"
+                )
             chosen = named or there[-1]
             try:
                 state, _, _ = checkpoints.restore(chosen, experiment.abstract_state(), experiment.empty_metrics())

@@ -1,18 +1,14 @@
 """One sitting of a run, or of many that share a program: restore or start, train, evaluate the end, write what came."""
 
 import contextlib
-import dataclasses
 import functools
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
-import jax
-
 from cnn_jax.errors import DivergenceError
 from cnn_jax.train.checkpoint import Checkpoints, Progress
-from cnn_jax.train.config import sha256
 from cnn_jax.train.dispatch import Program
 from cnn_jax.train.distributed import is_first, together, warn
 from cnn_jax.train.divergence import check_rates, explain, reduction
@@ -22,10 +18,10 @@ from cnn_jax.train.figures import draw_figures
 from cnn_jax.train.loop import Parts, Run, run_loop
 from cnn_jax.train.prediction import predict
 from cnn_jax.train.report import describe_evaluation, make_result, write_report
+from cnn_jax.train.restore import best_state, restore_runs
 from cnn_jax.train.run_directory import RunDirectory
 from cnn_jax.train.sharding import fetch
 from cnn_jax.train.state import TrainState, evaluation_variables
-from cnn_jax.train.step import StepMetrics
 from cnn_jax.train.stopping import Stop, StopInEvaluationError, Stopped
 from cnn_jax.train.writers import JsonLines, TensorBoard, Terminal, Writer, read_rows
 from cnn_jax.types import Batch
@@ -81,7 +77,7 @@ def sit(
         ]
         for each in checkpoints:
             opened.callback(each.close)
-        start, restored = _restore(experiments, checkpoints)
+        start, restored = restore_runs(experiments, directories, checkpoints)
         for experiment, (_, _, progress) in zip(experiments, restored, strict=True):
             check_rates(experiment, progress.reduced_at)
             progress.reduced_at = list(experiment.reduced_at)
@@ -131,14 +127,16 @@ def sit(
         )
         state, pending = (program.stack(trees) for trees in zip(*((s, p) for s, p, _ in restored), strict=True))
         state, status = run_loop(state, pending, start=start, plan=first.plan, parts=parts, started=started)
+        for each in checkpoints:
+            each.wait()
+        for each in checkpoints:  # only now: all runs have the last step
+            each.prune()
         for index, final in enumerate(program.split(state)):
             if index in results:
                 continue
-            checkpoints[index].wait()
             trained, best = int(final.step), restored[index][2].best_step
             if best is not None and best != trained:
-                experiment = experiments[index]
-                final, _, _ = checkpoints[index].restore(best, experiment.abstract_state(), experiment.empty_metrics())
+                final = best_state(experiments[index], checkpoints[index], best, final)
             ended = functools.partial(end, index, status, trained)
             parts_of_end = (experiments[index], directories[index], final, evaluations[index], ended, probe)
             try:
@@ -146,35 +144,6 @@ def sit(
             except StopInEvaluationError:  # the end is on disk, and can be evaluated again
                 raise Stopped(stop.signal, trained) from None
     return [results[index] for index in range(len(experiments))]
-
-
-def _restore(
-    experiments: Sequence[Experiment], checkpoints: Sequence[Checkpoints]
-) -> tuple[int, list[tuple[TrainState, StepMetrics, Progress]]]:
-    """The newest step of which all runs have a checkpoint, 0 if there is none, and what each run has of it."""
-    lost = together(lambda: [each.set_aside_damaged() if is_first() else {} for each in checkpoints])
-    start = max(set.intersection(*(set(each.steps()) for each in checkpoints)), default=0)
-    for damaged in lost:
-        for step, what in damaged.items():
-            again = f": steps {start + 1} to {step} are trained again" if step > start else ""
-            warn(f"checkpoint {step} is damaged: {what}; training goes on from step {start}{again}")
-    restored = []
-    creations: dict[str, Callable[[jax.Array], TrainState]] = {}  # runs that differ in their seed share a program
-    for experiment, each in zip(experiments, checkpoints, strict=True):
-        each.drop_after(start)
-        if start:
-            state, metrics, progress = each.restore(start, experiment.abstract_state(), experiment.empty_metrics())
-            if progress.best_step is not None and progress.best_step not in each.steps():
-                lost_best = f"the best checkpoint, of step {progress.best_step}, is lost"
-                warn(f"{lost_best}; from here the best is looked for anew")
-                progress = dataclasses.replace(progress, best=None, best_step=None, evaluations_without_improvement=0)
-            restored.append((state, metrics, progress))
-            continue
-        content = sha256(experiment.config.model_copy(update={"seed": 0}))
-        if content not in creations:
-            creations[content] = experiment.compiled_creation()
-        restored.append((creations[content](experiment.key), experiment.empty_metrics(), Progress()))
-    return start, restored
 
 
 def _writers(

@@ -9,7 +9,6 @@ import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator
-from types import FrameType
 from typing import TypeVar
 
 import jax
@@ -46,27 +45,19 @@ class Stop:
         self.signal: int | None = None
         self._asked = 0
 
-    def note(self, number: int, frame: FrameType | None = None) -> None:
-        """Handle a signal: the next one, of either kind, ends the process as if nobody had handled it."""
-        del frame
-        self.signal = number
-        for each in SIGNALS:
-            signal.signal(each, signal.SIG_DFL)
-        self._say(number)
+    def note(self, number: int) -> None:
+        """Handle a signal, in a thread of its own: the second one ends the process at once.
 
-    def pass_on(self, number: int, frame: FrameType | None = None) -> None:
-        """Handle Ctrl-C among several processes: JAX tells all of them of a SIGTERM, for which it listens itself."""
-        del frame
+        Among several processes JAX listens for SIGTERM and tells all of them, so that Ctrl-C is passed on as that.
+        """
+        if self.signal is not None:
+            os._exit(128 + number)
         self.signal = number
-        signal.signal(number, signal.SIG_DFL)
-        self._say(number)
-        signal.raise_signal(signal.SIGTERM)
-
-    def _say(self, number: int) -> None:
         name = signal.Signals(number).name
-        # print is not reentrant; a write is.
         with contextlib.suppress(OSError):
             os.write(2, f"\n{name}: saving, then stopping; once more stops at once\n".encode())
+        if jax.process_count() > 1:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def asked(self) -> bool:
         """Whether to stop now; all processes of a run ask after the same steps, and get the same answer."""
@@ -95,16 +86,33 @@ class Stop:
 def stop_on_signals() -> Iterator[Stop]:
     """Note SIGTERM and SIGINT instead of dying of them; what handled them before does so again afterwards.
 
-    In a thread that is not the main one nothing is handled, as Python allows no other.
+    A thread is woken by them, as a handler of Python's would wait while the main one compiles. Where this is not the
+    main thread nothing is handled, as Python allows no other.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    handlers = {signal.SIGINT: stop.pass_on} if jax.process_count() > 1 else dict.fromkeys(SIGNALS, stop.note)
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    handled = (signal.SIGINT,) if jax.process_count() > 1 else SIGNALS
+
+    def listen() -> None:
+        while number := os.read(reading, 1):
+            if number[0] in handled:
+                stop.note(number[0])
+
+    # What is put there writes the number of the signal into the pipe, at once, and calls the handler some time later.
+    before = {number: signal.signal(number, lambda *_: None) for number in handled}
+    earlier = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    thread = threading.Thread(target=listen, name="signals", daemon=True)
+    thread.start()
     try:
         yield stop
     finally:
+        signal.set_wakeup_fd(earlier)
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        os.close(writing)
+        thread.join()
+        os.close(reading)

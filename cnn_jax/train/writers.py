@@ -225,7 +225,11 @@ class Terminal:
             self._progress.start()
 
     def write(self, step: int, row: Row) -> None:
-        """Show the latest loss and accuracy of each split."""
+        """Show the latest loss and accuracy of each split, where there is still somebody to show it to."""
+        with contextlib.suppress(OSError):
+            self._show(step, row)
+
+    def _show(self, step: int, row: Row) -> None:
         self._latest |= {name: value for name, value in row.items() if name.endswith(SHOWN)}
         if self._progress is not None:
             self._progress.update(self._bar, completed=step, numbers=self._summary())
@@ -248,4 +252,5 @@ class Terminal:
     def close(self) -> None:
         """Leave the bar as it is."""
         if self._progress is not None:
-            self._progress.stop()
+            with contextlib.suppress(OSError):
+                self._progress.stop()

@@ -22,9 +22,11 @@ from cnn_jax.train.manifest import check_files
 from cnn_jax.train.session import train
 from cnn_jax.train.writers import read_rows
 
-what, library, folder, every = sys.argv[1], ctypes.CDLL(sys.argv[2]), pathlib.Path(sys.argv[3]), int(sys.argv[4])
-library.fail_writes.argtypes = [ctypes.c_char_p, ctypes.c_long, ctypes.c_long, ctypes.c_int]
-library.writes_so_far.restype = ctypes.c_long
+# pytest imports it as it looks for examples in docstrings.
+if __name__ == "__main__":
+    what, library, folder, every = sys.argv[1], ctypes.CDLL(sys.argv[2]), pathlib.Path(sys.argv[3]), int(sys.argv[4])
+    library.fail_writes.argtypes = [ctypes.c_char_p, ctypes.c_long, ctypes.c_long, ctypes.c_int]
+    library.writes_so_far.restype = ctypes.c_long
 STATE = {"params": {"kernel": jnp.arange(2000.0).reshape(20, 100)}, "step": jnp.int32(0)}
 METRICS = {"loss": jnp.float32(0)}
 CONFIG = {

@@ -97,7 +97,7 @@ def test_numpy_alone_reads_a_checkpoint(saved, tmp_path):
     }
     assert all(type(x) is np.ndarray for x in arrays.values())
     np.testing.assert_array_equal(arrays["params/conv/kernel"], np.arange(36.0).reshape(3, 3, 2, 2))
-    assert read_arrays(saved / "3", "step_metrics")["loss/count"] == 3
+    assert read_arrays(saved / "3", name="step_metrics")["loss/count"] == 3
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))

@@ -110,7 +110,7 @@ def test_killed_at_any_moment_a_run_ends_as_if_it_had_not_been(tmp_path, options
     for step in steps[0]:
         at = [run / "checkpoints" / str(step) for run in (whole, killed)]
         for name in ("state", "step_metrics"):
-            a, b = (read_arrays(folder, name) for folder in at)
+            a, b = (read_arrays(folder, name=name) for folder in at)
             assert a.keys() == b.keys()
             assert all(a[path].tobytes() == b[path].tobytes() for path in a), step
         ours, theirs = (read_progress(folder) for folder in at)

@@ -100,8 +100,9 @@ def first_not_finite(experiment: Experiment, state: TrainState, step: int) -> st
     host = fetch((state.params, state.model_state, state.opt_state), experiment.mesh)
     batch = fetch(experiment.batch(step - 1), experiment.mesh)
     params, model_state, opt_state = jax.tree.map(jnp.asarray, host)
-    if bad := _not_finite(params):
-        return f"the parameter {bad[0]}, before the step"
+    for what, tree in (("parameter", params), ("statistic", model_state), ("optimizer's", opt_state)):
+        if bad := _not_finite(tree):
+            return f"the {what} {bad[0]}, before the step"
     batch = jax.jit(experiment.training_transform())(experiment.key, jax.tree.map(jnp.asarray, batch))
     if not np.isfinite(batch["image"]).all():
         return "the augmented images"

@@ -15,7 +15,7 @@ from cnn_jax.train.dispatch import Advance
 from cnn_jax.train.distributed import together
 from cnn_jax.train.evaluate import scalars, summarize
 from cnn_jax.train.plan import Plan
-from cnn_jax.train.state import TrainState
+from cnn_jax.train.state import TrainState, is_finite
 from cnn_jax.train.step import StepMetrics
 from cnn_jax.train.stopping import Stop, StopInEvaluationError, Stopped
 from cnn_jax.train.writers import Writer
@@ -240,7 +240,20 @@ def _finite(
 ) -> tuple[Sequence[TrainState], Sequence[StepMetrics]]:
     """State and pending metrics of each run, after those that have diverged were taken out."""
     _read_finite(state, pending, parts, running)
-    return (parts.split(state) if running else ()), parts.split(pending)
+    states = parts.split(state) if running else ()
+    for index, run in list(running.items()):
+        if not is_finite(states[index]):  # such as a running variance, which no loss of training shows
+            del running[index]
+            run.diverged(states[index], _of_state(int(states[index].step)))
+    return states, parts.split(pending)
+
+
+def _of_state(step: int) -> DivergenceError:
+    return DivergenceError(
+        f"training diverged at step {step}: a parameter, statistic or average is not finite; lower"
+        " optimizer.learning_rate, add schedule.warmup or set train.clip_norm",
+        step=step,
+    )
 
 
 def _read_finite(state: PyTree, pending: PyTree, parts: Parts, running: dict[int, Run]) -> Sequence[StepMetrics]:

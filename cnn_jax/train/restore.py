@@ -100,7 +100,9 @@ def _new(experiments: Sequence[Experiment]) -> list[Restored]:
 
 def _refuse_new_ones(directories: Sequence[RunDirectory], there: Sequence[Sequence[int]]) -> None:
     """A run that was added to others would take them back to step 0."""
-    new = [directory.path for directory in directories if directory.is_new]
+    new = [
+        directory.path for directory, steps in zip(directories, there, strict=True) if directory.is_new and not steps
+    ]
     begun = [(directory.path, steps[-1]) for directory, steps in zip(directories, there, strict=True) if steps]
     if new and begun:
         raise UserError(

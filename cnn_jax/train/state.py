@@ -70,6 +70,16 @@ def create_state(
     )
 
 
+def is_finite(state: TrainState) -> bool:
+    """Whether all numbers of a state are finite: one that is not is worth no checkpoint.
+
+    Arrays that are divided over several processes are not looked at, as all of these must come to the same answer.
+    """
+    leaves = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    whole = [leaf for leaf in leaves if leaf.is_fully_replicated or leaf.is_fully_addressable]
+    return all(np.isfinite(np.asarray(leaf)).all() for leaf in whole)
+
+
 def evaluation_variables(state: TrainState) -> tuple[PyTree, PyTree]:
     """(params, model_state) to evaluate with: the averages where they are kept."""
     if state.ema is None:

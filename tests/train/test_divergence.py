@@ -14,6 +14,7 @@ import pytest
 from cnn_jax.errors import DivergenceError, UserError
 from cnn_jax.train.checkpoint_arrays import read_arrays
 from cnn_jax.train.divergence import MOST_REDUCTIONS, first_not_finite
+from cnn_jax.train.experiment import Experiment
 from cnn_jax.train.optim import parameter_path
 from cnn_jax.train.run import build
 from cnn_jax.train.session import train, train_many
@@ -80,6 +81,26 @@ def test_layers_that_are_rematerialised_are_named_too(session_tiny_config):
     experiment = build({**session_tiny_config, "model": model})
     state = replaced(experiment.initial_state(), "backbone/stage2/block1/conv1/kernel", 3e38)
     assert first_not_finite(experiment, state, 1) == "the output of the layer backbone/stage2/block1/conv1"
+
+
+def test_a_statistic_that_is_not_finite_is_a_divergence_and_not_saved(session_tiny_config, tmp_path, monkeypatch):
+    """The loss of training does not show it: BatchNorm takes the batch's own statistics there."""
+    create = Experiment.compiled_creation
+
+    def with_infinite_variance(self):
+        def made(key):
+            state = create(self)(key)
+            one = lambda path, x: jnp.full_like(x, jnp.inf) if path[-1].key == "var" else x  # noqa: E731
+            return state.replace(model_state=jax.tree_util.tree_map_with_path(one, state.model_state))
+
+        return made
+
+    monkeypatch.setattr(Experiment, "compiled_creation", with_infinite_variance)
+    with pytest.raises(
+        DivergenceError, match=r"diverged at step 2: a parameter, .*; not finite first: the statistic .*var"
+    ):
+        train(session_tiny_config, tmp_path / "run")
+    assert not list((tmp_path / "run" / "checkpoints").glob("[0-9]*"))
 
 
 def diverging(config, **settings):

@@ -118,7 +118,7 @@ def test_a_flipped_bit_in_any_file_is_found_and_the_previous_checkpoint_taken(
 
 @pytest.mark.slow
 def test_every_bit_of_every_file_counts(saved, tmp_path):
-    """All bits of the manifest and of the small files, 2,000 of each larger one."""
+    """All bits of the small files, 2,000 of each larger one."""
     folder = tmp_path / "3"
     shutil.copytree(saved / "3", folder)
     generator, flipped = np.random.default_rng(0), 0

@@ -6,6 +6,7 @@ import hashlib
 import io
 import math
 import pathlib
+import sys
 import tokenize
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -189,7 +190,10 @@ def _class_names(arrays: Mapping[str, Stored], classes: int) -> tuple[str, ...]:
         )
     if stored.shape[0] > MOST_CLASSES:
         raise UserError(f"{stored.where} has {stored.shape[0]:,} names; {MOST_CLASSES:,} classes are the most")
-    names = tuple(str(name) for name in stored.load())
+    text = np.ascontiguousarray(stored.load())
+    if (np.frombuffer(text.tobytes(), f"{text.dtype.str[0]}u4") > sys.maxunicode).any():
+        raise UserError(f"{stored.where} is damaged: it has characters that no text has")
+    names = tuple(str(name) for name in text)
     if len(names) < classes:
         raise UserError(f"{stored.where} has {len(names)} names, labels go up to {classes - 1}")
     return check_class_names(names, stored.where)

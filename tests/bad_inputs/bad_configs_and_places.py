@@ -188,7 +188,7 @@ def figures_in_an_odd_place(bench: Bench) -> None:
     assert bench.command("train", f"--config={file}", f"--workdir={place / 'lauf 2'}") == 0
     assert (place / "lauf 2" / "figures" / "confusion_matrix.png").stat().st_size > 1000
     assert bench.command("inspect_data", f"--config={file}", f"--workdir={place / 'daten'}") == 0
-    assert "猫 $a_b$" in (place / "daten" / "data.md").read_text(encoding="utf-8")
+    assert r"猫 \$a_b\$" in (place / "daten" / "data.md").read_text(encoding="utf-8")
 
 
 def a_study_in_an_odd_place(bench: Bench) -> None:

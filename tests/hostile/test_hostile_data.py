@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from cnn_jax.data import decoded
+from cnn_jax.data.sources import open_source
+from cnn_jax.errors import UserError
 from cnn_jax.ops.jpeg import FEW_SCANS, has_too_many_scans
 
 WEBP = bytes.fromhex("524946461a000000574542505650384c0e0000002f0fe7c309071011fd0f4444ff03")
@@ -277,3 +279,13 @@ def test_scans_are_counted_as_the_decoder_sees_them(tmp_path, attempt):
     assert not has_too_many_scans(plain[:2] + note + plain[2:], 2**30)
     (tmp_path / "a.jpg").write_bytes(with_scans(64, 100))
     assert attempt("image", tmp_path / "a.jpg") == ("read", "(64, 64, 3)")
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_class_names_of_numbers_that_are_no_characters_are_damage(tmp_path, order):
+    names = np.frombuffer(np.array([0x110000, 0x41] * 2, f"{order}u4").tobytes(), f"{order}U2")
+    np.savez(
+        tmp_path / "bad.npz", images=np.zeros((4, 8, 8), np.uint8), labels=np.array([0, 1, 0, 1]), class_names=names
+    )
+    with pytest.raises(UserError, match=r"class_names.* is damaged: it has characters that no text has"):
+        open_source("arrays", str(tmp_path / "bad.npz"))

@@ -32,6 +32,19 @@ class DivergenceError(RuntimeError):
 class StorageError(OSError):
     """A file of a run cannot be written: the disk is full, or fails. What was finished before is still there."""
 
+    @classmethod
+    def of(cls, message: str, error: Exception) -> "StorageError":
+        """One line in place of another error, whose notes it keeps: they say who else knows of it.
+
+        Args:
+          message: the line.
+          error: what the system, or a library for it, raised.
+        """
+        made = cls(message)
+        for note in getattr(error, "__notes__", ()):
+            made.add_note(note)
+        return made
+
 
 class ProcessLostError(RuntimeError):
     """Another process of the same run, or one that reads for it, has ended; one line says how to go on."""

@@ -155,9 +155,10 @@ def naming_write_errors(directory: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(f"a checkpoint in {directory} cannot be written: {error.strerror or error}") from error
+        message = f"a checkpoint in {directory} cannot be written: {error.strerror or error}"
+        raise StorageError.of(message, error) from error
     except ValueError as error:  # so tensorstore, which Orbax writes with, tells of the system's errors
         if OS_ERROR not in str(error):
             raise
         reason = str(error).splitlines()[0]
-        raise StorageError(f"a checkpoint in {directory} cannot be written: {reason}") from error
+        raise StorageError.of(f"a checkpoint in {directory} cannot be written: {reason}", error) from error

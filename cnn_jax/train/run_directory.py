@@ -67,7 +67,8 @@ def naming_storage_errors(directory: pathlib.Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in DISK_ERRORS:  # another error, or one that says all already
             raise
-        raise StorageError(f"{error.filename or directory} cannot be written: {error.strerror}") from error
+        message = f"{error.filename or directory} cannot be written: {error.strerror}"
+        raise StorageError.of(message, error) from error
 
 
 class RunDirectory:

@@ -166,6 +166,8 @@ class Checkpoints:
         where = f"checkpoint {step} in {self._directory}"
         try:
             manifest = check_files(folder)
+            if manifest.step != step:  # the folder of another step, under this one's name
+                raise DamagedError(f"it is the checkpoint of step {manifest.step}")
             for name, tree in wanted.items():
                 check_shapes(where, tree, manifest.arrays[name])
             loaded = load(folder, wanted)

@@ -69,6 +69,17 @@ def test_arrays_that_are_not_what_was_saved_are_gone_back_from_too(finished, sho
     assert all(ours[path].tobytes() == whole[path].tobytes() for path in whole)
 
 
+def test_a_folder_under_the_name_of_another_step_is_gone_back_from(finished, short_config, tmp_path, capsys):
+    run = cut(finished, tmp_path)
+    shutil.rmtree(run / "checkpoints" / "12")
+    (run / "checkpoints" / "8").rename(run / "checkpoints" / "12")
+    train(short_config, run, resume=True)
+    assert "checkpoint 12 in" in (shown := capsys.readouterr().err)
+    assert "it is the checkpoint of step 8" in shown
+    ours, whole = (read_arrays(path / "checkpoints" / "12") for path in (run, finished))
+    assert all(ours[path].tobytes() == whole[path].tobytes() for path in whole)
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -2,13 +2,10 @@
 
 import dataclasses
 import hashlib
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cnn_jax.errors import UserError
 from cnn_jax.train.differences import ABSENT, Difference, differences
-from cnn_jax.train.run_directory import PASSPORT, read_json
 
 Passport = Mapping[str, Any]
 NO_CAUSE = ("host", "system")
@@ -28,18 +25,6 @@ class Comparison:
     changes: Sequence[Difference]
     aside: Sequence[Difference]
     unknown: Sequence[str]
-
-
-def read_sessions(run: pathlib.Path) -> list[dict[str, Any]]:
-    """The passports of a run, one a session, the newest last.
-
-    Raises:
-      UserError: the file is missing or damaged.
-    """
-    sessions = read_json(run / PASSPORT).get("sessions")
-    if not isinstance(sessions, list) or not sessions or not all(isinstance(s, dict) for s in sessions):
-        raise UserError(f"{run / PASSPORT} is damaged: it has no list of sessions")
-    return sessions
 
 
 def compare_passports(then: Passport, now: Passport) -> Comparison:

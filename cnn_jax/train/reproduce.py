@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from cnn_jax.errors import UserError
-from cnn_jax.train.compare_passports import compare_passports, read_sessions, section
+from cnn_jax.train.compare_passports import compare_passports, section
 from cnn_jax.train.compare_traces import RowDifference, compare_rows
 from cnn_jax.train.config import Config, config_digest, resolve, to_plain
 from cnn_jax.train.config_file import plain
@@ -21,7 +21,7 @@ from cnn_jax.train.experiment import Experiment
 from cnn_jax.train.passport import files_changed_since, make_passport
 from cnn_jax.train.program_record import is_record
 from cnn_jax.train.retrace import DIVERGED, Rebuilt, last_line, next_check, rebuild, trace
-from cnn_jax.train.run_directory import CONFIG, METRICS, PASSPORT, RESULT, read_json
+from cnn_jax.train.run_directory import CONFIG, METRICS, PASSPORT, RESULT, read_json, read_sessions
 from cnn_jax.train.writers import read_rows
 
 Note = Callable[[str], None]

@@ -5,10 +5,10 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cnn_jax.train.compare_passports import compare_passports, read_sessions
+from cnn_jax.train.compare_passports import compare_passports
 from cnn_jax.train.compare_traces import Largest, RowDifference, first_difference, largest_differences
 from cnn_jax.train.differences import ABSENT, Difference, differences
-from cnn_jax.train.run_directory import CHECKPOINTS, CONFIG, METRICS, RESULT, read_json
+from cnn_jax.train.run_directory import CHECKPOINTS, CONFIG, METRICS, RESULT, read_json, read_sessions
 from cnn_jax.train.writers import read_rows
 
 TIMES = ("wall_seconds", "examples_per_second")

@@ -55,6 +55,18 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     return value
 
 
+def read_sessions(run: pathlib.Path) -> list[dict[str, Any]]:
+    """The passports of a run, one a session, the newest last.
+
+    Raises:
+      UserError: the file is missing or damaged.
+    """
+    sessions = read_json(run / PASSPORT).get("sessions")
+    if not isinstance(sessions, list) or not sessions or not all(isinstance(s, dict) for s in sessions):
+        raise UserError(f"{run / PASSPORT} is damaged: it has no list of sessions")
+    return sessions
+
+
 @contextlib.contextmanager
 def naming_storage_errors(directory: pathlib.Path) -> Iterator[None]:
     """Turn what the system says of a full or failing disk into one line.
@@ -165,10 +177,7 @@ class RunDirectory:
         Raises:
           UserError: the file is damaged.
         """
-        sessions = read_json(self.path / PASSPORT).get("sessions")
-        if not isinstance(sessions, list) or not sessions or not all(isinstance(s, dict) for s in sessions):
-            raise UserError(f"{self.path / PASSPORT} is damaged: it has no list of sessions")
-        return sessions
+        return read_sessions(self.path)
 
     def begin(self, passport: Mapping[str, Any]) -> None:
         """Record config and passport; on resuming, each session adds its own passport to the list.

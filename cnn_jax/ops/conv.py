@@ -14,6 +14,7 @@ and reverse mode of any order, `linearize`, `vmap`, `scan` and `checkpoint` all 
 """
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -23,7 +24,16 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
-from cnn_jax.ops.conv_forms import every, fold_factor, folded, is_pointwise, is_smaller, pointwise, stock, unfolded
+from cnn_jax.ops.conv_forms import every, fold_factor, folded, is_pointwise, pointwise, stock
+from cnn_jax.ops.conv_small import (
+    MOST_TAPS,
+    dense,
+    gradient_by_phases,
+    is_dense,
+    is_smaller,
+    kernel_gradient_by_taps,
+    unfolded,
+)
 from cnn_jax.ops.depthwise import depthwise, depthwise_kernel_gradient
 
 Padding: TypeAlias = Sequence[tuple[int, int]]
@@ -76,7 +86,8 @@ def _on_cpu(x: Any, kernel: Any, *, foldable: bool, **geometry: Any) -> Any:
     if is_pointwise(kernel.shape, geometry["padding"]):
         return pointwise(x, kernel, geometry["window_strides"])
     if is_smaller(x.shape[1:-1], kernel.shape[:-2], geometry["rhs_dilation"]):
-        return unfolded(x, kernel, **geometry)
+        form = dense if is_dense(x.shape, kernel.shape, **geometry) else unfolded
+        return form(x, kernel, **geometry)
     factor = fold_factor(x.shape, kernel.shape, geometry["rhs_dilation"]) if foldable else 1
     return folded(x, kernel, factor, **geometry) if factor > 1 else stock(x, kernel, **geometry)
 
@@ -107,6 +118,11 @@ def _input_gradient(cotangent: Any, x: Any, kernel: Any, **geometry: Any) -> Any
             for n, out, step in zip(shape[1:-1], cotangent.shape[1:-1], stride, strict=True):
                 dilated.append((0, n - step * (out - 1) - 1, step - 1))
             return jax.lax.pad(gradient, zero, [*dilated, (0, 0, 0)])
+        # Everywhere else XLA makes the zeros between the pixels part of the convolution, and is as fast.
+        small = is_smaller(cotangent.shape[1:-1], kernel.shape[:-2], dilation) and math.prod(stride) <= MOST_TAPS
+        if groups == 1 and (small or all(step == 1 for step in stride)):
+            space = {"window_strides": stride, "padding": geometry["padding"], "rhs_dilation": dilation}
+            return gradient_by_phases(cotangent, kernel, shape[1:-1], convolve, **space)
         for axis in range(rank):
             reach = dilation[axis] * (kernel.shape[axis] - 1)
             before = reach - geometry["padding"][axis][0]
@@ -118,9 +134,6 @@ def _input_gradient(cotangent: Any, x: Any, kernel: Any, **geometry: Any) -> Any
         if groups == 1:
             flipped = jnp.swapaxes(flipped, -1, -2)  # [*window, C, F] -> [*window, F, C]
         one, none = (1,) * rank, ((0, 0),) * rank
-        # The padded image is large enough, but XLA makes the zeros part of the convolution again.
-        if groups == 1 and is_smaller(cotangent.shape[1:-1], kernel.shape[:-2], dilation):
-            return unfolded(image, flipped, window_strides=one, padding=none, rhs_dilation=dilation)
         return convolve(image, flipped, stride=one, padding=none, dilation=dilation, groups=groups)
 
     def transposed(cotangent: Any, kernel: Any) -> Any:
@@ -144,6 +157,9 @@ def _kernel_gradient(cotangent: Any, x: Any, kernel: Any, **geometry: Any) -> An
             seen = every(x, stride).reshape(-1, x.shape[-1])  # [B, *out, C] -> [N, C]
             product = seen.T @ cotangent.reshape(-1, cotangent.shape[-1])  # [B, *out, F] -> [N, F]
             return product.reshape(shape)  # [C, F] -> [1, ..., 1, C, F]
+        if is_smaller(x.shape[1:-1], shape[:-2], dilation):
+            space = {"window_strides": stride, "padding": geometry["padding"], "rhs_dilation": dilation}
+            return kernel_gradient_by_taps(cotangent, x, shape, **space)
         padding = []
         for axis in range(rank):
             before = geometry["padding"][axis][0]

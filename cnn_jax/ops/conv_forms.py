@@ -1,11 +1,9 @@
 """Other forms of the same convolution, which XLA's CPU backend compiles to faster code than its convolution.
 
 * `pointwise`: a window of one pixel is a matrix product;
-* `folded`: few channels leave the vector units empty, so pixels of a row move into the channels;
-* `unfolded`: an image smaller than the window, such as the last maps of deep networks on small images, becomes a matrix
-  of what the windows see, and the convolution a product.
+* `folded`: few channels leave the vector units empty, so pixels of a row move into the channels.
 
-`fold_factor` says when to fold, `is_smaller` when to unfold.
+`fold_factor` says when to fold. The forms for images about as small as the window are in `conv_small`.
 """
 
 import itertools
@@ -19,8 +17,6 @@ from jaxtyping import Array, Float
 
 FOLDS = ((64, 4), (128, 2))
 """Largest product of input and output channels, and how many pixels of a row become channels then."""
-MOST_TAPS = 128
-"""Of a window that is unfolded: each is written out. 11×11 is the largest kernel of the classics."""
 
 
 def channels_last(rank: int) -> jax.lax.ConvDimensionNumbers:
@@ -57,53 +53,6 @@ def stock(
 def is_pointwise(kernel_shape: Sequence[int], padding: Sequence[tuple[int, int]]) -> bool:
     """Whether a convolution sees one pixel at a time, `[1, ..., 1, C, F]`, and the image's pixels only."""
     return all(size == 1 for size in kernel_shape[:-2]) and not any(itertools.chain(*padding))
-
-
-def is_smaller(space: Sequence[int], window: Sequence[int], dilation: Sequence[int]) -> bool:
-    """Whether an image has fewer pixels along some axis than a window of not too many taps reaches over.
-
-    XLA's CPU backend then leaves its fast path: with many channels it is an order of magnitude slower than the product
-    that `unfolded` makes (timed on one AVX-512 core, batches of 64). The gradient of a kernel whose padding makes the
-    result larger than the image has a window as large as that; it stays with XLA.
-    """
-    if math.prod(window) > MOST_TAPS:
-        return False
-    return any(n < step * (size - 1) + 1 for n, size, step in zip(space, window, dilation, strict=True))
-
-
-def unfolded(
-    x: Float[Array, "B *space C"],
-    kernel: Float[Array, "*window C F"],
-    *,
-    window_strides: Sequence[int],
-    padding: Sequence[tuple[int, int]],
-    rhs_dilation: Sequence[int],
-) -> Float[Array, "B *out F"]:
-    """The product of what each window sees with the kernel (im2col); taps that see padding alone are left out."""
-    channels, features = kernel.shape[-2:]
-    out, taps, around = [], [], []
-    for n, size, stride, (before, after), step in zip(
-        x.shape[1:-1], kernel.shape[:-2], window_strides, padding, rhs_dilation, strict=True
-    ):
-        count = max(0, (n + before + after - step * (size - 1) - 1) // stride + 1)
-        seen = [t for t in range(size) if any(0 <= stride * o + step * t - before < n for o in range(count))]
-        out.append(count)
-        taps.append(range(seen[0], seen[-1] + 1) if seen else range(1))
-        around.append((before, max(after, stride * (count - 1) + step * (size - 1) + 1 - n - before), 0))
-    x = jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *around, (0, 0, 0)])
-    views = []
-    for tap in itertools.product(*taps):
-        start = [step * t for step, t in zip(rhs_dilation, tap, strict=True)]
-        end = [
-            first + stride * (count - 1) + 1 if count else first
-            for first, stride, count in zip(start, window_strides, out, strict=True)
-        ]
-        views.append(jax.lax.slice(x, (0, *start, 0), (len(x), *end, channels), (1, *window_strides, 1)))
-    # taps × [B, *out, C] -> [N, taps * C]
-    seen_by_windows = jnp.concatenate(views, axis=-1).reshape(-1, len(views) * channels)
-    used = kernel[tuple(slice(each.start, each.stop) for each in taps)]
-    product = seen_by_windows @ used.reshape(-1, features)  # [*taps, C, F] -> [taps * C, F]
-    return product.reshape(len(x), *out, features)  # [N, F] -> [B, *out, F]
 
 
 def every(x: Float[Array, "B *space C"], stride: Sequence[int]) -> Float[Array, "B *out C"]:

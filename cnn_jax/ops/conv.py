@@ -9,6 +9,8 @@ are an order of magnitude slower. Here, on a CPU, both gradients are plain chann
 * the kernel's: the image as `[C, *space, B]`, convolved with the cotangent as a kernel `[*space, B, features]` that is
   dilated by the stride.
 
+Maps about as small as the window have their own forms (`conv_small`).
+
 Other backends keep XLA's own. The convolution is a primitive and not a `custom_vjp`, so that it stays bilinear: forward
 and reverse mode of any order, `linearize`, `vmap`, `scan` and `checkpoint` all work.
 """
@@ -28,10 +30,12 @@ from cnn_jax.ops.conv_forms import every, fold_factor, folded, is_pointwise, poi
 from cnn_jax.ops.conv_small import (
     MOST_TAPS,
     dense,
+    dense_input_gradient,
     gradient_by_phases,
     is_dense,
     is_smaller,
     kernel_gradient_by_taps,
+    sees_whole,
     unfolded,
 )
 from cnn_jax.ops.depthwise import depthwise, depthwise_kernel_gradient
@@ -85,9 +89,10 @@ def _on_cpu(x: Any, kernel: Any, *, foldable: bool, **geometry: Any) -> Any:
         return depthwise(x, kernel, **geometry)
     if is_pointwise(kernel.shape, geometry["padding"]):
         return pointwise(x, kernel, geometry["window_strides"])
+    if is_dense(x.shape, kernel.shape, **geometry):
+        return dense(x, kernel, **geometry)
     if is_smaller(x.shape[1:-1], kernel.shape[:-2], geometry["rhs_dilation"]):
-        form = dense if is_dense(x.shape, kernel.shape, **geometry) else unfolded
-        return form(x, kernel, **geometry)
+        return unfolded(x, kernel, **geometry)
     factor = fold_factor(x.shape, kernel.shape, geometry["rhs_dilation"]) if foldable else 1
     return folded(x, kernel, factor, **geometry) if factor > 1 else stock(x, kernel, **geometry)
 
@@ -118,10 +123,12 @@ def _input_gradient(cotangent: Any, x: Any, kernel: Any, **geometry: Any) -> Any
             for n, out, step in zip(shape[1:-1], cotangent.shape[1:-1], stride, strict=True):
                 dilated.append((0, n - step * (out - 1) - 1, step - 1))
             return jax.lax.pad(gradient, zero, [*dilated, (0, 0, 0)])
+        space = {"window_strides": stride, "padding": geometry["padding"], "rhs_dilation": dilation}
+        if groups == 1 and is_dense(shape, kernel.shape, **space):
+            return dense_input_gradient(cotangent, kernel, shape[1:-1], **space)
         # Everywhere else XLA makes the zeros between the pixels part of the convolution, and is as fast.
         small = is_smaller(cotangent.shape[1:-1], kernel.shape[:-2], dilation) and math.prod(stride) <= MOST_TAPS
         if groups == 1 and (small or all(step == 1 for step in stride)):
-            space = {"window_strides": stride, "padding": geometry["padding"], "rhs_dilation": dilation}
             return gradient_by_phases(cotangent, kernel, shape[1:-1], convolve, **space)
         for axis in range(rank):
             reach = dilation[axis] * (kernel.shape[axis] - 1)
@@ -157,8 +164,8 @@ def _kernel_gradient(cotangent: Any, x: Any, kernel: Any, **geometry: Any) -> An
             seen = every(x, stride).reshape(-1, x.shape[-1])  # [B, *out, C] -> [N, C]
             product = seen.T @ cotangent.reshape(-1, cotangent.shape[-1])  # [B, *out, F] -> [N, F]
             return product.reshape(shape)  # [C, F] -> [1, ..., 1, C, F]
-        if is_smaller(x.shape[1:-1], shape[:-2], dilation):
-            space = {"window_strides": stride, "padding": geometry["padding"], "rhs_dilation": dilation}
+        space = {"window_strides": stride, "padding": geometry["padding"], "rhs_dilation": dilation}
+        if math.prod(shape[:-2]) <= MOST_TAPS and sees_whole(x.shape[1:-1], shape[:-2], **space):
             return kernel_gradient_by_taps(cotangent, x, shape, **space)
         padding = []
         for axis in range(rank):

@@ -93,7 +93,8 @@ def _on_cpu(x: Any, kernel: Any, *, foldable: bool, **geometry: Any) -> Any:
         return dense(x, kernel, **geometry)
     if is_smaller(x.shape[1:-1], kernel.shape[:-2], geometry["rhs_dilation"]):
         return unfolded(x, kernel, **geometry)
-    factor = fold_factor(x.shape, kernel.shape, geometry["rhs_dilation"]) if foldable else 1
+    steps = geometry["window_strides"], geometry["rhs_dilation"]
+    factor = fold_factor(x.shape, kernel.shape, *steps) if foldable else 1
     return folded(x, kernel, factor, **geometry) if factor > 1 else stock(x, kernel, **geometry)
 
 
@@ -156,6 +157,8 @@ def _kernel_gradient(cotangent: Any, x: Any, kernel: Any, **geometry: Any) -> An
 
     def plain(cotangent: Any, x: Any) -> Any:
         stride, dilation = geometry["window_strides"], geometry["rhs_dilation"]
+        if not math.prod((*x.shape, *cotangent.shape)):
+            return jnp.zeros(shape, cotangent.dtype)  # XLA takes no empty window
         if geometry["feature_group_count"] != 1:
             return depthwise_kernel_gradient(
                 cotangent, x, shape[:-2], strides=stride, padding=geometry["padding"], dilation=dilation

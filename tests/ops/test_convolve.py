@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from cnn_jax.ops.conv import convolve
-from cnn_jax.ops.conv_forms import channels_last
+from cnn_jax.ops.conv_forms import channels_last, fold_factor
+from cnn_jax.ops.conv_small import is_dense, is_smaller, sees_whole
 
 # Each: size of the image, the window, the stride, the padding and the dilation, per axis of space.
 GEOMETRIES = {
@@ -31,7 +32,14 @@ GEOMETRIES = {
     "smaller, cropped on one side": ((4, 4), (5, 3), (1, 1), ((3, -1), (-1, 2)), (1, 1)),
     "smaller, with taps that see zeros alone": ((1, 2), (7, 9), (1, 1), ((3, 3), (4, 4)), (1, 1)),
     "smaller, full": ((2, 2), (3, 3), (1, 1), ((2, 2), (2, 2)), (1, 1)),
+    "smaller, one result": ((2, 2), (3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1)),
+    "smaller, whole but one pixel": ((3, 2), (4, 3), (1, 1), ((1, 2), (1, 1)), (1, 1)),
+    "smaller cotangent": ((4, 4), (3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1)),
+    "smaller cotangent, unequal": ((7, 4), (4, 3), (3, 2), ((1, 0), (0, 1)), (1, 1)),
+    "smaller cotangent, dilated": ((6, 7), (3, 2), (2, 4), ((2, 1), (1, 1)), (2, 3)),
+    "smaller cotangent, phases without taps": ((5, 6), (2, 3), (3, 4), ((-1, 0), (1, -1)), (2, 1)),
     "1-D, smaller": ((2,), (3,), (1,), ((1, 1),), (1,)),
+    "3-D, smaller cotangent": ((2, 3, 4), (3, 3, 3), (1, 2, 2), ((1, 1), (1, 1), (1, 1)), (1, 1, 1)),
     "3-D": ((4, 5, 3), (2, 3, 2), (2, 1, 1), ((0, 1), (1, 1), (0, 0)), (1, 1, 2)),
 }
 
@@ -94,7 +102,7 @@ CHANNELS = {"folded by 4": (4, 5, 1), "folded by 2": (9, 10, 1), "as they are": 
 def is_slow(name, channels):
     """Quick ones are a row of each kind of geometry, and of small images two."""
     small = "smaller" in name and (
-        name not in ("smaller than the window", "smaller, strided") or channels != "as they are"
+        name not in ("smaller than the window", "smaller, strided", "smaller cotangent") or channels != "as they are"
     )
     return channels == "depthwise" or small
 
@@ -118,12 +126,113 @@ def test_values_and_derivatives_equal_those_of_xla(name, channels):
     assert_close(ours, theirs, 2e-6)
 
 
+ONES = {"window_strides": (1, 1), "padding": ((1, 1), (1, 1)), "rhs_dilation": (1, 1)}
+
+
+# Each matrix is larger than the kernel, but for the last two, whose windows see as many taps as it has.
+@pytest.mark.parametrize(
+    ("batch", "space", "stride", "channels", "dense"),
+    [(2, 2, 1, 16, True), (1, 2, 1, 16, False), (1, 1, 1, 16, True), (1, 2, 2, 16, True)],
+)
+def test_dense_and_unfolded_are_equal_on_both_sides_of_the_rule(batch, space, stride, channels, dense):
+    geometry = {"stride": (stride,) * 2, "padding": ((1, 1), (1, 1)), "dilation": (1, 1)}
+    x, kernel = inputs((space, space), (3, 3), batch=batch, channels=channels, features=channels)
+    kernel = kernel / 4
+    assert is_dense(x.shape, kernel.shape, **{**ONES, "window_strides": geometry["stride"]}) == dense
+    ours = jax.jit(functools.partial(derivatives, functools.partial(convolve, **geometry)))(x, kernel)
+    theirs = jax.jit(functools.partial(derivatives, functools.partial(stock, **geometry)))(x, kernel)
+    assert_close(ours, theirs, 2e-6)
+
+
+def test_a_window_sees_the_whole_image_where_no_pixel_is_left_out():
+    assert sees_whole((2, 2), (3, 3), **ONES)
+    assert not sees_whole((3, 2), (3, 3), **ONES)  # the first window ends before the last row
+    assert sees_whole((3, 2), (5, 3), **{**ONES, "padding": ((2, 2), (1, 1))})
+    assert not sees_whole((2, 2), (3, 3), **{**ONES, "padding": ((2, 1), (1, 1))})
+    assert not sees_whole((2, 2), (3, 3), **{**ONES, "rhs_dilation": (2, 2), "padding": ((2, 2), (2, 2))})
+    assert not sees_whole((2, 2), (3, 3), **{**ONES, "padding": ((0, 0), (1, 1))})  # no result at all
+
+
+def test_a_window_longer_than_the_image_is_smaller_whatever_its_taps():
+    assert is_smaller((4, 9), (3, 3), (2, 1))
+    assert not is_smaller((5, 9), (3, 3), (2, 1))
+    assert not is_smaller((2, 2), (12, 12), (1, 1))  # too many taps to be written out
+
+
+@pytest.mark.parametrize(
+    ("channels", "features", "stride", "factor"),
+    [
+        (3, 16, 1, 4),
+        (7, 7, 1, 2),
+        (8, 16, 1, 2),
+        (8, 17, 1, 1),
+        (1, 16, 2, 4),
+        (3, 16, 2, 2),
+        (8, 16, 2, 1),
+    ],
+)
+def test_pixels_move_into_few_channels(channels, features, stride, factor):
+    assert fold_factor((2, 9, 9, channels), (3, 3, channels, features), (1, stride), (1, 1)) == factor
+
+
+def test_no_gradient_of_small_maps_multiplies_the_zeros_of_padding_or_stride():
+    def multiplications(space, stride, argument):
+        x, kernel = inputs((space, space), (3, 3), batch=64, channels=16, features=16)
+        run = functools.partial(convolve, stride=(stride,) * 2, padding=((1, 1), (1, 1)), dilation=(1, 1))
+
+        def loss(*arguments):
+            return jnp.sum(run(*arguments) ** 2)
+
+        function = run if argument is None else jax.grad(loss, argnums=argument)
+        cost = jax.jit(function).lower(x, kernel).compile().cost_analysis()
+        return cost["flops"] / (2 * 64 * 16 * 16)
+
+    # Of 2×2 pixels with as many, 16 products; with a stride of 2 nine taps on each of 2×2 phases, and the forward pass.
+    assert multiplications(2, 1, None) < 17
+    for argument in (0, 1):
+        assert multiplications(2, 1, argument) < 2 * 17
+    assert multiplications(4, 2, 0) < 4 * 9 + 4 * 9 + 4
+
+
+@pytest.mark.parametrize(("space", "stride"), [(2, 1), (2, 2), (4, 2)])
+def test_what_is_infinite_stays_within_the_windows_of_small_maps(space, stride):
+    geometry = {"stride": (stride,) * 2, "padding": ((1, 1), (1, 1)), "dilation": (1, 1)}
+    x, kernel = inputs((space, space), (3, 3), batch=2, channels=16, features=16)
+    run = functools.partial(convolve, **geometry)
+    out, transposed = jax.vjp(run, jnp.ones_like(x), jnp.ones_like(kernel))
+    backward = {"input": lambda c: transposed(c)[0], "kernel": lambda c: transposed(c)[1]}
+    functions = {"forward": (lambda x: run(x, jnp.ones_like(kernel)), x.shape)}
+    functions |= {name: (function, out.shape) for name, function in backward.items()}
+    if space > 2:
+        del functions["kernel"]  # XLA's convolution of a padded image: zeros times infinity.
+    for name, (function, shape) in functions.items():
+        hot = jnp.zeros(shape).at[0, 0, 0, 3].set(1.0)
+        sees = function(hot) > 0
+        infinite = function(jnp.where(hot > 0, jnp.inf, 1.0))
+        assert bool(jnp.any(sees)), name
+        np.testing.assert_array_equal(~jnp.isfinite(infinite), sees, err_msg=name)
+
+
+@pytest.mark.parametrize("shape", [(0, 2, 2, 3), (0, 4, 4, 3), (2, 1, 0, 3), (2, 0, 0, 3)])
+@pytest.mark.parametrize("padding", [0, 1])
+def test_empty_maps_and_batches_are_those_of_xla(shape, padding):
+    geometry = {"stride": (2, 1), "padding": ((padding, padding),) * 2, "dilation": (1, 1)}
+    x, kernel = jnp.ones(shape), jnp.ones((3, 3, 3, 5))
+    results = []
+    for convolution in (convolve, stock):
+        out, transposed = jax.vjp(functools.partial(convolution, **geometry), x, kernel)
+        results.append((out, *transposed(jnp.ones_like(out))))
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 @pytest.mark.parametrize(
     ("dtype", "bound"), [(jnp.bfloat16, 0.03), pytest.param(jnp.float16, 0.005, marks=pytest.mark.slow)]
 )
-def test_half_precision_keeps_its_type(dtype, bound):
-    x, kernel = inputs((6, 6), (3, 3), dtype=dtype)
-    geometry = {"stride": (1, 1), "padding": ((1, 1), (1, 1)), "dilation": (1, 1)}
+@pytest.mark.parametrize(("space", "stride"), [(6, 1), (2, 1), (4, 2)])
+def test_half_precision_keeps_its_type(dtype, bound, space, stride):
+    x, kernel = inputs((space, space), (3, 3), dtype=dtype)
+    geometry = {"stride": (stride, stride), "padding": ((1, 1), (1, 1)), "dilation": (1, 1)}
     ours = derivatives(functools.partial(convolve, **geometry), x, kernel)
     theirs = derivatives(functools.partial(stock, **geometry), x, kernel)
     for name in ("value", "gradients"):
@@ -230,14 +339,18 @@ def test_gradients_on_a_cpu_are_plain_convolutions_and_elsewhere_xlas_own():
     assert len(dimension_numbers("cuda")) == 2
 
 
-def test_a_batch_over_devices_needs_one_reduction_and_no_gather():
+@pytest.mark.parametrize(("space", "window"), [((6, 6), (3, 3)), ((2, 2), (3, 3))])
+def test_a_batch_over_devices_needs_one_reduction_and_no_gather(space, window):
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     divided = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
     whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    x, kernel = inputs((6, 6), (3, 3), batch=16)
+    geometry = (
+        GEOMETRY if space == (6, 6) else {**GEOMETRY, "stride": (1, 1), "padding": ((1, 1),) * 2, "dilation": (1, 1)}
+    )
+    x, kernel = inputs(space, window, batch=16)
 
     def gradient(x, kernel):
-        return jax.grad(lambda k: jnp.sum(convolve(x, k, **GEOMETRY) ** 2))(kernel)
+        return jax.grad(lambda k: jnp.sum(convolve(x, k, **geometry) ** 2))(kernel)
 
     compiled = jax.jit(gradient, in_shardings=(divided, whole), out_shardings=whole).lower(x, kernel).compile()
     text = compiled.as_text()

@@ -38,7 +38,15 @@ def stock(
     rhs_dilation: Sequence[int],
     feature_group_count: int = 1,
 ) -> Array:
-    """XLA's own convolution."""
+    """XLA's own convolution.
+
+    An image that is cropped, by negative padding, is cropped before: where it is moved, by as many pixels of padding on
+    the other side, XLA's CPU backend convolves 32-bit images as if they were not padded at all.
+    """
+    if any(size < 0 for size in itertools.chain(*padding)):
+        moved = [edges if min(edges) < 0 else (0, 0) for edges in padding]
+        x = jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((*edges, 0) for edges in moved), (0, 0, 0)])
+        padding = [(0, 0) if min(edges) < 0 else edges for edges in padding]
     return jax.lax.conv_general_dilated(
         x,
         kernel,

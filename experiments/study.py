@@ -6,7 +6,10 @@ Examples:
   python experiments/study.py index
 """
 
+import contextlib
+import functools
 import hashlib
+import os
 import pathlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -63,37 +66,50 @@ def plan_run_report(arguments: Sequence[str]) -> int:
     known, overrides = parser.parse_known_args(arguments)
     if known.workers < 1:
         raise UserError(f"--workers={known.workers}: at least 1")
+    if known.workers > 1:
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # of a GPU, which the workers share
     from cnn_jax.study.cell import Plan, write_plan
-    from cnn_jax.study.stored import forget_failures, write_study
-    from cnn_jax.study.workers import as_a_worker, run_workers, submit, work_in
+    from cnn_jax.study.stored import forget_failures, is_done, write_study
+    from cnn_jax.study.workers import as_a_worker, submit, work_in, workers_that_wait
 
     study = _study(known.study, known.scale, overrides)
     directory = work_directory_path(known.workdir, example="studies/first")
     if not known.plan:
         require_writable(directory)  # before a step is measured
-    with as_a_worker(known.workers if known.launcher == "none" else 1):
-        cells, mode = _plan(study, directory, known)
+    reference, digest = _origin(known.study, study.scale)
+    command_of_worker = [sys.executable, str(HERE / "study.py"), "work", str(directory), f"--workers={known.workers}"]
+    of_a_worker = functools.partial(as_a_worker, known.workers if known.launcher == "none" else 1)
+    with of_a_worker():  # JAX gets its device here
+        cells = _planned_cells(study, directory)
     if known.plan:
+        with of_a_worker():
+            _measured_mode(cells, directory, known)
         return 0
     write_study(directory, study)
-    reference, digest = _origin(known.study, study.scale)
-    plan = Plan(
-        cells=tuple(built.cell for built in cells),
-        reference=reference,
-        sha256=digest,
-        mode=mode,
-        arguments=(*overrides, f"--workers={known.workers}", *([f"--mode={_name_of(mode)}"] if mode else [])),
-    )
-    write_plan(directory, plan)
     if known.retry:
         forget_failures(directory)
-    working = [sys.executable, str(HERE / "study.py"), "work", str(directory), f"--workers={known.workers}"]
-    if known.launcher != "none":
+    left = any(not is_done(built.cell.folder(directory)) for built in cells)
+    finish = None
+    with contextlib.ExitStack() as opened:
+        if left and known.launcher == "none" and known.workers > 1:
+            # They get ready while a step is measured.
+            finish = opened.enter_context(workers_that_wait(directory, command_of_worker, workers=known.workers))
+        with of_a_worker():
+            mode = _measured_mode(cells, directory, known)
+        plan = Plan(
+            cells=tuple(built.cell for built in cells),
+            reference=reference,
+            sha256=digest,
+            mode=mode,
+            arguments=(*overrides, f"--workers={known.workers}", *([f"--mode={_name_of(mode)}"] if mode else [])),
+        )
+        write_plan(directory, plan)
+        if finish is not None:
+            finish(print)
+    if left and known.launcher != "none":
         parameters = dict(_parameter(text) for text in known.launcher_parameter)
         submit(directory, launcher=known.launcher, workers=known.workers, mode=mode, parameters=parameters, note=print)
-    elif known.workers > 1:
-        run_workers(directory, working, workers=known.workers, note=print)
-    else:
+    elif left and finish is None:
         work_in(str(directory), 0, 1, mode)
     return report([str(directory)])
 
@@ -119,11 +135,10 @@ def _study(reference: str, scale: str | None, overrides: Sequence[str]) -> Any:
     return load_study(reference, overrides=overrides)
 
 
-def _plan(study: Any, directory: pathlib.Path, known: Any) -> tuple[list[Any], Any]:
-    """Show the matrix and the time; the cells, and how runs of a program are trained."""
+def _planned_cells(study: Any, directory: pathlib.Path) -> list[Any]:
+    """Build the cells, and show their matrix."""
     from cnn_jax.study.build import Experiments, study_cells, trial_cells
-    from cnn_jax.study.cell import PLAN, read_plan
-    from cnn_jax.study.plan import estimated_seconds, matrix, measure, show_seconds
+    from cnn_jax.study.plan import matrix
     from cnn_jax.study.stored import is_done
     from cnn_jax.study.tuning import choose
 
@@ -141,26 +156,35 @@ def _plan(study: Any, directory: pathlib.Path, known: Any) -> tuple[list[Any], A
         numbers = (row.runs, row.left, row.program, row.parameters, row.macs, row.steps)
         table.add_row(row.variant, *(f"{number:,}" for number in numbers), row.changes)
     console.print(table)
+    return cells
+
+
+def _measured_mode(cells: Sequence[Any], directory: pathlib.Path, known: Any) -> Any:
+    """How runs of a program are trained, and how long that takes, told to the user."""
+    from cnn_jax.study.cell import PLAN, read_plan
+    from cnn_jax.study.groups import groups_of
+    from cnn_jax.study.plan import estimated_seconds, measure, show_seconds
+    from cnn_jax.study.stored import is_done
+
     mode = MODES[known.mode]
     if mode is None and (directory / PLAN).exists():
         mode = read_plan(directory).mode  # runs of both modes differ in their last bits
     left = [built for built in cells if not is_done(built.cell.folder(directory))]
     if not left:
         print("all runs are done")
-        return cells, mode
-    measured = measure(left, mode=mode)
+        return mode
+    measured = measure(left, mode=mode, workers=known.workers)
     seconds = estimated_seconds(cells, measured, directory, workers=known.workers)
-    programs = len({row.program for row in matrix(study, left, directory)})
     compared = (
         "" if measured.together is None else f", {1e3 * measured.together:.2f} ms where several are trained at once"
     )
     print(
-        f"{len(left)} runs are left, {programs} programs to compile. A step of {measured.variant} takes"
+        f"{len(left)} runs are left, {len(groups_of(left))} programs to compile. A step of {measured.variant} takes"
         f" {1e3 * measured.in_turn:.2f} ms alone{compared} ({measured.device}):"
         f" the runs of a program are trained {'at once' if measured.mode == 'vmap' else 'in turn'}."
         f" About {show_seconds(seconds)} with {known.workers} worker{'s' if known.workers > 1 else ''}."
     )
-    return cells, measured.mode
+    return measured.mode
 
 
 def _parameter(text: str) -> tuple[str, Any]:
@@ -180,12 +204,14 @@ def work(arguments: Sequence[str]) -> int:
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="how many there are")
     parser.add_argument("--mode", choices=tuple(MODES), default="auto", help="how the runs of a program are trained")
     parser.add_argument("--parent", type=int, metavar="PROCESS", help="end when this one has ended")
+    parser.add_argument("--wait", action="store_true", help="begin when a line on standard input says so")
     known = parser.parse_args(arguments)
-    from cnn_jax.study.workers import join, work_in
+    from cnn_jax.study.workers import join, wait_to_begin, work_in
 
-    if known.parent is not None:
-        join(known.worker, known.workers, known.parent)
-    work_in(str(pathlib.Path(known.directory).expanduser()), known.worker, known.workers, MODES[known.mode])
+    cores = [] if known.parent is None else join(known.worker, known.workers, known.parent, wait=known.wait)
+    directory = str(pathlib.Path(known.directory).expanduser())
+    wait: Callable[[], None] = (lambda: wait_to_begin(cores)) if known.wait else lambda: None
+    work_in(directory, known.worker, known.workers, MODES[known.mode], wait=wait)
     return 0
 
 

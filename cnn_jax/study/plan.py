@@ -18,7 +18,9 @@ from cnn_jax.train.many_runs import Mode, many_runs
 MEASURED_RUNS = 4
 """Of a group that are trained at once to compare; more of them take longer to compile, not to tell."""
 MEASURED_SECONDS = 1.0
-WORTH = 20
+WORTH = 50
+"""Runs at once are measured where training takes this many times as long as compiling the first program did: that of
+several runs takes two to three times as long, about 5 % of the study then."""
 CLEARLY = 0.95
 """Runs are trained at once where that takes at most this share of the time."""
 
@@ -109,7 +111,7 @@ def _shown(value: Any) -> str:
     return f"({', '.join(map(_shown, value))})" if isinstance(value, tuple) else str(value)
 
 
-def measure(cells: Sequence[Built], *, mode: Mode | None = None) -> Measured:
+def measure(cells: Sequence[Built], *, mode: Mode | None = None, workers: int = 1) -> Measured:
     """Time a step of the largest group, its runs one after the other, and at once where the choice is worth its cost.
 
     The first program stays in the compilation cache: running the study does not compile it again. Another is compiled,
@@ -118,6 +120,7 @@ def measure(cells: Sequence[Built], *, mode: Mode | None = None) -> Measured:
     Args:
       cells: built, at least one.
       mode: what the user asks for; None leaves the choice to the measurement.
+      workers: that share the training.
     """
     group = max(groups_of(cells), key=len)
     first = group[0]
@@ -127,8 +130,8 @@ def measure(cells: Sequence[Built], *, mode: Mode | None = None) -> Measured:
     compiled, in_turn = _seconds_of_a_step(group[:1], "sequential", among=group)
     together = None
     count = min(len(group), MEASURED_RUNS, most_together(first))
-    steps = sum(built.experiment.plan.total for built in cells)
-    if mode is None and count > 1 and steps * in_turn > WORTH * compiled:
+    training = sum(built.experiment.plan.total for built in cells) * in_turn / min(workers, len(cells))
+    if mode is None and count > 1 and training > WORTH * compiled:
         _, together = _seconds_of_a_step(group[:count], "vmap", among=group)
     faster: Mode = "vmap" if jax.devices()[0].platform != "cpu" else "sequential"
     if together is not None:

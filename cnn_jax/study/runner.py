@@ -8,7 +8,7 @@ import contextlib
 import functools
 import pathlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -36,14 +36,21 @@ NO_MEMORY = "RESOURCE_EXHAUSTED"
 
 
 def work(
-    study: Study, directory: pathlib.Path, *, mode: Mode | None, worker: int = 0, workers: int = 1, note: Note = print
+    study: Study,
+    directory: pathlib.Path,
+    *,
+    mode: Mode | Callable[[], Mode | None] | None,
+    worker: int = 0,
+    workers: int = 1,
+    note: Note = print,
 ) -> list[Built]:
     """Do what is left of a study, trials of its tuning first; returns when all of it is done, by whomever.
 
     Args:
       study: checked.
       directory: of the study.
-      mode: how the runs of a group are trained, see `many_runs.Runs`.
+      mode: how the runs of a group are trained, see `many_runs.Runs`; or what says so, and may wait, once cells are
+        built and before one is trained.
       worker: the number of this process, from 0: workers begin with different groups.
       workers: how many there are; a group is cut into as many parts, but for runs at once where groups are enough.
       note: told what goes on.
@@ -55,7 +62,8 @@ def work(
       UserError: a config of the study is wrong, or a run does not fit into memory.
     """
     experiments = Experiments(study)
-    finish = functools.partial(_finish, study, directory, mode=mode, worker=worker, workers=workers, note=note)
+    asked = functools.cache(mode if callable(mode) else lambda: mode)
+    finish = functools.partial(_finish, study, directory, mode_of_all=asked, worker=worker, workers=workers, note=note)
     tried = trial_cells(study, experiments, note)
     finish(tried)
     chosen = choose(study, [built.cell for built in tried], directory)
@@ -84,7 +92,7 @@ def _finish(
     directory: pathlib.Path,
     cells: Sequence[Built],
     *,
-    mode: Mode | None,
+    mode_of_all: Callable[[], Mode | None],
     worker: int,
     workers: int,
     note: Note,
@@ -92,8 +100,9 @@ def _finish(
     """Train the cells, or wait until others have."""
     if all(_done(built, directory) for built in cells):
         return
+    groups, mode = groups_of(cells), mode_of_all()
     # (cells that are trained at once, all that share their program); the same whatever is already done.
-    parts, waiting = _parts(groups_of(cells), workers=workers, mode=mode), False
+    parts, waiting = _parts(groups, workers=workers, mode=mode), False
     while left := [part for part in parts if not all(_done(built, directory) for built in part[0])]:
         first = (
             worker * len(left) // workers % len(left)

@@ -5,8 +5,9 @@ import functools
 import os
 import pathlib
 import subprocess
+import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from cnn_jax.data.ahead import end_with_parent
@@ -21,55 +22,96 @@ from cnn_jax.train.run_directory import RESULT
 
 Launcher = Literal["slurm", "local"]
 LOGS = "logs"
-POLL_SECONDS = 1.0
+POLL_SECONDS = 0.2
+BEGIN = b"begin\n"
+"""What a worker that waits is sent."""
 
 
-def run_workers(directory: pathlib.Path, command: Sequence[str], *, workers: int, note: Note) -> None:
-    """Start processes of this machine, each with its share of the cores, and wait for them.
+@contextlib.contextmanager
+def workers_that_wait(
+    directory: pathlib.Path, command: Sequence[str], *, workers: int
+) -> Iterator[Callable[[Note], None]]:
+    """Start processes of this machine, each with its share of the cores, that get ready and wait to begin.
 
     Args:
       directory: of the study.
-      command: that works on it, and takes `--worker=I` and `--parent=PROCESS`.
+      command: that works on it, and takes `--worker=I`, `--parent=PROCESS` and `--wait`, see `wait_to_begin`.
       workers: how many.
-      note: told what goes on.
 
-    Raises:
-      UserError: all of them ended with an error; the message is the last line of a log.
+    Yields:
+      What lets them begin and waits for their end, and is given what is told what goes on. It raises UserError if all
+      of them ended with an error; the message is the last line of a log.
     """
     logs = directory / LOGS
     logs.mkdir(parents=True, exist_ok=True)
-    processes = []
+    processes: list[subprocess.Popen[bytes]] = []
     # One process alone would take most of a GPU's memory when it starts, and leave none to the others.
     environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **os.environ}
-    for worker in range(workers):
-        log = logs / f"worker_{worker}.log"
-        own = [*command, f"--worker={worker}", f"--parent={os.getpid()}"]
-        with log.open("a", encoding="utf-8") as file:
-            # In a group of its own: Ctrl-C reaches this process alone, which lets the workers save before they end.
-            started = subprocess.Popen(own, stdout=file, stderr=subprocess.STDOUT, env=environment, process_group=0)
-            processes.append(started)
     try:
-        before = -1
-        while any(process.poll() is None for process in processes):
-            done = len(list((directory / CELLS).glob(f"*/{RESULT}")))
-            if done != before:
-                note(f"{done} results; {sum(process.poll() is None for process in processes)} workers")
-                before = done
-            time.sleep(POLL_SECONDS)
+        for worker in range(workers):
+            own = [*command, f"--worker={worker}", f"--parent={os.getpid()}", "--wait"]
+            with (logs / f"worker_{worker}.log").open("a", encoding="utf-8") as file:
+                # In a group of its own: Ctrl-C reaches this process alone, which lets the workers save before they end.
+                processes.append(
+                    subprocess.Popen(
+                        own,
+                        stdin=subprocess.PIPE,
+                        stdout=file,
+                        stderr=subprocess.STDOUT,
+                        env=environment,
+                        process_group=0,
+                    )
+                )
+        yield functools.partial(_finish, processes, directory)
     finally:
         for process in processes:
             if process.poll() is None:
                 process.terminate()
         for process in processes:
             process.wait()
+            assert process.stdin is not None
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
+
+
+def _finish(processes: Sequence[subprocess.Popen[bytes]], directory: pathlib.Path, note: Note) -> None:
+    """Let workers begin, and wait for their end."""
+    for process in processes:
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # one that has ended says why in its log
+            process.stdin.write(BEGIN)
+            process.stdin.flush()
+    before = -1
+    while any(process.poll() is None for process in processes):
+        done = len(list((directory / CELLS).glob(f"*/{RESULT}")))
+        if done != before:
+            note(f"{done} results; {sum(process.poll() is None for process in processes)} workers")
+            before = done
+        time.sleep(POLL_SECONDS)
     failed = [worker for worker, process in enumerate(processes) if process.returncode]
     if failed:
-        text = (logs / f"worker_{failed[0]}.log").read_text(encoding="utf-8", errors="replace").strip()
+        log = directory / LOGS / f"worker_{failed[0]}.log"
+        text = log.read_text(encoding="utf-8", errors="replace").strip()
         last = text.splitlines()[-1] if text else "it wrote nothing"
-        message = f"worker {failed[0]} of {workers} ended with status {processes[failed[0]].returncode}: {last}"
-        if len(failed) == workers:
+        message = f"worker {failed[0]} of {len(processes)} ended with status {processes[failed[0]].returncode}: {last}"
+        if len(failed) == len(processes):
             raise UserError(message.replace("error: ", ""))
         note(f"{message}; the others did its work")
+
+
+def wait_to_begin(cores: Collection[int]) -> None:
+    """Wait until the process that started this one as a worker lets it begin, and take the worker's cores.
+
+    Args:
+      cores: what `join` gave.
+
+    Raises:
+      UserError: the other process has ended, or changed its mind.
+    """
+    if sys.stdin.buffer.readline() != BEGIN:
+        raise UserError("the study ended before its workers began")
+    if cores:
+        _pin(cores)
 
 
 def submit(
@@ -115,7 +157,9 @@ def submit(
         note(f"{message}; the others did its work")
 
 
-def work_in(directory: str, worker: int, workers: int, mode: Mode | None) -> None:
+def work_in(
+    directory: str, worker: int, workers: int, mode: Mode | None, *, wait: Callable[[], None] = lambda: None
+) -> None:
     """Work on the study of a directory until it is done; what every worker does, and a job calls by its name.
 
     Args:
@@ -123,17 +167,23 @@ def work_in(directory: str, worker: int, workers: int, mode: Mode | None) -> Non
       worker: see `runner.work`.
       workers: how many there are.
       mode: None is what the study was begun with.
+      wait: called when the cells are built and none has begun.
 
     Raises:
       UserError: there is no study; or as `runner.work`.
     """
     keep_freed_memory(os.environ)  # a job is started by submitit, not by one of our commands
     path = pathlib.Path(directory)
-    study, mode = read_study(path), mode or read_plan(path).mode
-    work(study, path, mode=mode, worker=worker, workers=workers, note=functools.partial(print, flush=True))
+
+    def mode_of_all() -> Mode | None:
+        wait()
+        return mode or read_plan(path).mode
+
+    note = functools.partial(print, flush=True)
+    work(read_study(path), path, mode=mode_of_all, worker=worker, workers=workers, note=note)
 
 
-def join(worker: int, workers: int, parent: int) -> None:
+def join(worker: int, workers: int, parent: int, *, wait: bool = False) -> list[int]:
     """Make this process one of several: it gets its share of the cores, and ends when its parent has ended.
 
     Call it before JAX has a device, which counts the cores.
@@ -142,10 +192,25 @@ def join(worker: int, workers: int, parent: int) -> None:
       worker: its number, from 0.
       workers: how many there are; more of them than cores share all cores.
       parent: the number of the process that started it.
+      wait: it gets ready beside the parent, which measures on the cores of worker 0 meanwhile, see `as_a_worker`: those
+        of another worker until `wait_to_begin` gives it its own.
+
+    Returns:
+      The numbers of its own cores; none where the system pins no process.
     """
     end_with_parent(parent)
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, share_of_cores(worker, workers))
+    if not hasattr(os, "sched_setaffinity"):
+        return []
+    own, meanwhile = share_of_cores(worker, workers), share_of_cores(max(worker, min(1, workers - 1)), workers)
+    _pin(meanwhile if wait else own)
+    return own
+
+
+def _pin(cores: Collection[int]) -> None:
+    """Give this process these cores: all its threads, of which libraries may have started some."""
+    for thread in pathlib.Path("/proc/self/task").iterdir():
+        with contextlib.suppress(ProcessLookupError):  # a thread may end meanwhile
+            os.sched_setaffinity(int(thread.name), cores)
 
 
 def share_of_cores(worker: int, workers: int) -> list[int]:

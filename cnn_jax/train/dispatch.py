@@ -114,7 +114,8 @@ def resident_advance(
     """Steps over a split that is put on every device, for any context: what else the program needs, on the devices.
 
     Orders of epochs are computed on the device when a dispatch begins in another epoch than the last one did. There
-    are two programs, compiled when they are first needed: `steps_per_dispatch` steps, and any smaller number.
+    are two programs, compiled when they are first needed: `steps_per_dispatch` steps, and any smaller number. On a CPU,
+    which gains nothing by knowing how many steps there are, one program takes any number of several steps.
 
     Args:
       program: `(context, state, pending, orders, data, first epoch, steps)` to state and metrics after the steps.
@@ -136,8 +137,9 @@ def resident_advance(
         "out_shardings": (state_sharding, sharding),
         "compiler_options": dict(compiler_options),
     }
-    full = jax.jit(functools.partial(program, steps=steps_per_dispatch), **settings)
-    shorter = jax.jit(program, **settings)
+    any_number = jax.jit(program, **settings)
+    runs_ahead = steps_per_dispatch == 1 or mesh.devices.flat[0].platform != "cpu"
+    full = jax.jit(functools.partial(program, steps=steps_per_dispatch), **settings) if runs_ahead else None
 
     def with_context(context: PyTree) -> Advance:
         @functools.lru_cache(maxsize=1)
@@ -148,9 +150,9 @@ def resident_advance(
         def advance(state: TrainState, pending: StepMetrics, done: int, steps: int) -> tuple[TrainState, StepMetrics]:
             made, first = orders_from(done * batch_size // examples)
             inputs = (context, state, pending, made, data, first)
-            if steps == steps_per_dispatch:
+            if full is not None and steps == steps_per_dispatch:
                 return full(*inputs)
-            return shorter(*inputs, place_whole(np.int32(steps), mesh))
+            return any_number(*inputs, place_whole(np.int32(steps), mesh))
 
         return advance
 

@@ -5,6 +5,7 @@ import importlib.util
 import numpy as np
 import pytest
 
+from cnn_jax.data import digits as digits_of_scikit_learn
 from cnn_jax.data.sources import LabelledImages, check_labels, open_source
 from cnn_jax.errors import UserError
 
@@ -30,6 +31,15 @@ def test_digits_are_the_1797_images_of_scikit_learn_in_a_fixed_80_20_split(digit
         (np.round(i * 255 / 16).astype(np.uint8).tobytes(), y) for i, y in zip(bunch.images, bunch.target)
     )
     assert sorted((i.tobytes(), y) for i, y in zip(images, labels)) == expected
+
+
+def test_where_scikit_learn_keeps_its_digits_elsewhere_its_own_reader_gives_the_same(digits, monkeypatch):
+    expected = digits.load("test").sha256()
+    monkeypatch.setattr(digits_of_scikit_learn.importlib.util, "find_spec", lambda _: None)
+    digits_of_scikit_learn._read.cache_clear()
+    assert digits_of_scikit_learn._from_file() is None
+    assert open_source("sklearn", "digits").load("test").sha256() == expected
+    digits_of_scikit_learn._read.cache_clear()
 
 
 def test_the_split_depends_on_its_seed_alone():

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 
 import jax
 import pytest
@@ -10,7 +11,7 @@ from cnn_jax.errors import UserError
 from cnn_jax.study import runner
 from cnn_jax.study.runner import work
 from cnn_jax.study.spec import check_study
-from cnn_jax.study.workers import as_a_worker, run_workers, share_of_cores
+from cnn_jax.study.workers import as_a_worker, share_of_cores, workers_that_wait
 
 NEEDS_AFFINITY = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system pins no process")
 
@@ -36,11 +37,58 @@ def test_workers_leave_each_other_memory_of_a_gpu_and_an_error_of_all_is_told(tm
     script = (
         "import os, sys; print(os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'], sys.argv[1]); sys.exit('error: no room')"
     )
-    with pytest.raises(UserError, match="worker 0 of 2 ended with status 1: no room"):
-        run_workers(tmp_path, [sys.executable, "-c", script], workers=2, note=lambda _: None)
+    with (
+        pytest.raises(UserError, match="worker 0 of 2 ended with status 1: no room"),
+        workers_that_wait(tmp_path, [sys.executable, "-c", script], workers=2) as finish,
+    ):
+        finish(lambda _: None)
     for worker in range(2):
         text = (tmp_path / "logs" / f"worker_{worker}.log").read_text(encoding="utf-8")
         assert text.splitlines()[0] == f"false --worker={worker}"
+
+
+WORKER = """
+import os, pathlib, sys
+from cnn_jax.errors import UserError
+from cnn_jax.study.workers import join, wait_to_begin
+worker, parent = (int(text.partition("=")[2]) for text in sys.argv[1:3])
+threads = lambda: [int(path.name) for path in pathlib.Path("/proc/self/task").iterdir()]
+cores = lambda: sorted(set().union(*map(os.sched_getaffinity, threads())))
+own = join(worker, 2, parent, wait=sys.argv[3] == "--wait")
+print("waits on", *cores(), flush=True)
+try:
+    wait_to_begin(own)
+except UserError as error:
+    sys.exit(f"error: {error}")
+print("works on", *cores(), flush=True)
+"""
+
+
+@NEEDS_AFFINITY
+def test_workers_get_ready_beside_a_measurement_and_begin_on_their_own_cores(tmp_path):
+    share = [share_of_cores(worker, 2) for worker in range(2)]
+    command = [sys.executable, "-c", WORKER]
+    with workers_that_wait(tmp_path, command, workers=2) as finish:
+        logs = [tmp_path / "logs" / f"worker_{worker}.log" for worker in range(2)]
+        deadline = time.monotonic() + 60
+        while not all("waits" in log.read_text(encoding="utf-8") for log in logs) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert not any("works" in log.read_text(encoding="utf-8") for log in logs)  # before they may
+        finish(lambda _: None)
+    for worker, log in enumerate(logs):
+        waits, works = log.read_text(encoding="utf-8").splitlines()
+        assert waits == f"waits on {' '.join(map(str, share[1]))}"  # those of worker 0 are measured on
+        assert works == f"works on {' '.join(map(str, share[worker]))}"
+
+
+def test_a_study_that_ends_before_its_workers_begin_ends_them(tmp_path):
+    with (
+        pytest.raises(UserError, match="a wrong config"),
+        workers_that_wait(tmp_path, [sys.executable, "-c", WORKER], workers=2),
+    ):
+        raise UserError("a wrong config")
+    log = (tmp_path / "logs" / "worker_1.log").read_text(encoding="utf-8")
+    assert "works on" not in log
 
 
 def test_too_little_memory_ends_the_study_and_is_no_failure_of_a_run(tmp_path, tiny_study, monkeypatch):

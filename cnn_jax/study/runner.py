@@ -26,7 +26,7 @@ from cnn_jax.train.lock import InUseError
 from cnn_jax.train.many_runs import Mode, many_runs
 from cnn_jax.train.run_directory import RunDirectory
 from cnn_jax.train.session import train_locked
-from cnn_jax.train.state import TrainState
+from cnn_jax.train.state import TrainState, evaluation_variables
 
 POLL_SECONDS = 1.0
 """Between two looks at cells that are in other hands."""
@@ -100,7 +100,11 @@ def _finish(
     """Train the cells, or wait until others have."""
     if all(_done(built, directory) for built in cells):
         return
-    groups, mode = groups_of(cells), mode_of_all()
+    groups = groups_of(cells)
+    if worker == workers - 1:
+        # The last one may have to wait until the study begins, beside a core that compiles what trains.
+        _compile_evaluation(groups[0][0])
+    mode = mode_of_all()
     # (cells that are trained at once, all that share their program); the same whatever is already done.
     parts, waiting = _parts(groups, workers=workers, mode=mode), False
     while left := [part for part in parts if not all(_done(built, directory) for built in part[0])]:
@@ -123,6 +127,16 @@ def _finish(
                 note(f"waiting for {count} runs that other processes train")
             waiting = True
             time.sleep(POLL_SECONDS)
+
+
+def _compile_evaluation(built: Built) -> None:
+    """Put the programs that evaluate a run, one for each shape of a batch, into the compilation cache."""
+    if is_alone(built):  # a stream would read images
+        return
+    experiment = built.experiment
+    step, variables = experiment.compiled_evaluation(), evaluation_variables(experiment.abstract_state())
+    for split in experiment.evaluation_splits:
+        step.lower(*variables, next(iter(experiment.evaluation_batches(split)))).compile()
 
 
 Part: TypeAlias = tuple[list[Built], list[Built]]

@@ -259,7 +259,7 @@ class Experiment:
         advance = self.compiled_advance(batch=lambda step: place_batch(ahead(step), rows, size=size, mesh=self.mesh))
         return Program(advance=advance, stack=stack, split=split, close=ahead.close)
 
-    def compiled_evaluation(self) -> EvaluationStep:
+    def compiled_evaluation(self) -> jax.stages.Wrapped:
         """`evaluation_step` under jit over the mesh."""
         transform = functools.partial(evaluation_transform, mean=self.mean, std=self.std)
 

@@ -17,7 +17,7 @@ from cnn_jax.train.many_runs import Mode, many_runs
 
 MEASURED_RUNS = 4
 """Of a group that are trained at once to compare; more of them take longer to compile, not to tell."""
-MEASURED_SECONDS = 1.0
+MEASURED_SECONDS = 0.5
 WORTH = 50
 """Runs at once are measured where training takes this many times as long as compiling the first program did: that of
 several runs takes two to three times as long, about 5 % of the study then."""
@@ -129,9 +129,10 @@ def measure(cells: Sequence[Built], *, mode: Mode | None = None, workers: int = 
         return Measured(first.cell.variant, compiled, step, None, mode or "sequential", jax.devices()[0].device_kind)
     compiled, in_turn = _seconds_of_a_step(group[:1], "sequential", among=group)
     together = None
-    count = min(len(group), MEASURED_RUNS, most_together(first))
     training = sum(built.experiment.plan.total for built in cells) * in_turn / min(workers, len(cells))
-    if mode is None and count > 1 and training > WORTH * compiled:
+    is_worth_it = mode is None and training > WORTH * compiled
+    count = min(len(group), MEASURED_RUNS, most_together(first)) if is_worth_it else 1
+    if count > 1:
         _, together = _seconds_of_a_step(group[:count], "vmap", among=group)
     faster: Mode = "vmap" if jax.devices()[0].platform != "cpu" else "sequential"
     if together is not None:

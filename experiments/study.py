@@ -175,9 +175,12 @@ def _measured_mode(cells: Sequence[Any], directory: pathlib.Path, known: Any) ->
         return mode
     measured = measure(left, mode=mode, workers=known.workers)
     seconds = estimated_seconds(cells, measured, directory, workers=known.workers)
-    compared = (
-        "" if measured.together is None else f", {1e3 * measured.together:.2f} ms where several are trained at once"
-    )
+    if measured.together is not None:
+        compared = f", {1e3 * measured.together:.2f} ms where several are trained at once"
+    elif mode is None and len(left) > 1:
+        compared = ", not measured where several are trained at once, because that takes long to compile"
+    else:
+        compared = ""
     print(
         f"{len(left)} runs are left, {len(groups_of(left))} programs to compile. A step of {measured.variant} takes"
         f" {1e3 * measured.in_turn:.2f} ms alone{compared} ({measured.device}):"

@@ -66,11 +66,14 @@ def plan_run_report(arguments: Sequence[str]) -> int:
     known, overrides = parser.parse_known_args(arguments)
     if known.workers < 1:
         raise UserError(f"--workers={known.workers}: at least 1")
-    if known.workers > 1:
+    several = known.launcher == "none" and known.workers > 1
+    if several:
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # of a GPU, which the workers share
+    import jax
+
     from cnn_jax.study.cell import Plan, write_plan
     from cnn_jax.study.stored import forget_failures, is_done, write_study
-    from cnn_jax.study.workers import as_a_worker, submit, work_in, workers_that_wait
+    from cnn_jax.study.workers import as_a_worker, have_own_cores, submit, work_in, workers_that_wait
 
     study = _study(known.study, known.scale, overrides)
     directory = work_directory_path(known.workdir, example="studies/first")
@@ -79,23 +82,19 @@ def plan_run_report(arguments: Sequence[str]) -> int:
     reference, digest = _origin(known.study, study.scale)
     command_of_worker = [sys.executable, str(HERE / "study.py"), "work", str(directory), f"--workers={known.workers}"]
     of_a_worker = functools.partial(as_a_worker, known.workers if known.launcher == "none" else 1)
+    if known.retry and not known.plan:
+        write_study(directory, study)  # or it says that the directory holds another one
+        forget_failures(directory)
     with of_a_worker():  # JAX gets its device here
         cells = _planned_cells(study, directory)
     if known.plan:
         with of_a_worker():
             _measured_mode(cells, directory, known)
         return 0
-    write_study(directory, study)
-    if known.retry:
-        forget_failures(directory)
     left = any(not is_done(built.cell.folder(directory)) for built in cells)
-    finish = None
-    with contextlib.ExitStack() as opened:
-        if left and known.launcher == "none" and known.workers > 1:
-            # They get ready while a step is measured.
-            finish = opened.enter_context(workers_that_wait(directory, command_of_worker, workers=known.workers))
-        with of_a_worker():
-            mode = _measured_mode(cells, directory, known)
+    mode = _mode_so_far(directory, known)
+
+    def write(mode: Any) -> None:
         plan = Plan(
             cells=tuple(built.cell for built in cells),
             reference=reference,
@@ -104,12 +103,24 @@ def plan_run_report(arguments: Sequence[str]) -> int:
             arguments=(*overrides, f"--workers={known.workers}", *([f"--mode={_name_of(mode)}"] if mode else [])),
         )
         write_plan(directory, plan)
-        if finish is not None:
+
+    write_study(directory, study)
+    write(mode)
+    with contextlib.ExitStack() as opened:
+        waiting = workers_that_wait(directory, command_of_worker, workers=known.workers)
+        # On cores of their own they get ready while a step is measured.
+        beside = several and left and have_own_cores(known.workers) and jax.default_backend() == "cpu"
+        finish = opened.enter_context(waiting) if beside else None
+        with of_a_worker():
+            mode = _measured_mode(cells, directory, known)
+        write(mode)
+        if several and left:
+            finish = finish or opened.enter_context(waiting)
             finish(print)
     if left and known.launcher != "none":
         parameters = dict(_parameter(text) for text in known.launcher_parameter)
         submit(directory, launcher=known.launcher, workers=known.workers, mode=mode, parameters=parameters, note=print)
-    elif left and finish is None:
+    elif left and not several:
         work_in(str(directory), 0, 1, mode)
     return report([str(directory)])
 
@@ -159,16 +170,23 @@ def _planned_cells(study: Any, directory: pathlib.Path) -> list[Any]:
     return cells
 
 
+def _mode_so_far(directory: pathlib.Path, known: Any) -> Any:
+    """How runs of a program are trained, if that is known before a step is measured."""
+    from cnn_jax.study.cell import PLAN, read_plan
+
+    mode = MODES[known.mode]
+    if mode is None and (directory / PLAN).exists():
+        return read_plan(directory).mode  # runs of both modes differ in their last bits
+    return mode
+
+
 def _measured_mode(cells: Sequence[Any], directory: pathlib.Path, known: Any) -> Any:
     """How runs of a program are trained, and how long that takes, told to the user."""
-    from cnn_jax.study.cell import PLAN, read_plan
     from cnn_jax.study.groups import groups_of
     from cnn_jax.study.plan import estimated_seconds, measure, show_seconds
     from cnn_jax.study.stored import is_done
 
-    mode = MODES[known.mode]
-    if mode is None and (directory / PLAN).exists():
-        mode = read_plan(directory).mode  # runs of both modes differ in their last bits
+    mode = _mode_so_far(directory, known)
     left = [built for built in cells if not is_done(built.cell.folder(directory))]
     if not left:
         print("all runs are done")
@@ -213,7 +231,7 @@ def work(arguments: Sequence[str]) -> int:
 
     cores = [] if known.parent is None else join(known.worker, known.workers, known.parent, wait=known.wait)
     directory = str(pathlib.Path(known.directory).expanduser())
-    wait: Callable[[], None] = (lambda: wait_to_begin(cores)) if known.wait else lambda: None
+    wait = functools.partial(wait_to_begin, cores) if known.wait else None
     work_in(directory, known.worker, known.workers, MODES[known.mode], wait=wait)
     return 0
 

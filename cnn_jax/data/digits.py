@@ -60,8 +60,9 @@ def _from_file() -> tuple[np.ndarray, np.ndarray] | None:
     Importing scikit-learn, for its own reader, takes thirty times as long as reading.
     """
     found = importlib.util.find_spec("sklearn")
-    places = (found.submodule_search_locations if found else None) or [""]
-    path = pathlib.Path(places[0], "datasets", "data", "digits.csv.gz")
+    if found is None or not found.submodule_search_locations:
+        return None
+    path = pathlib.Path(found.submodule_search_locations[0], "datasets", "data", "digits.csv.gz")
     if not path.is_file():
         return None
     with gzip.open(path, "rt", encoding="utf-8") as file:

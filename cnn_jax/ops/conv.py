@@ -85,6 +85,9 @@ def convolve(
 
 def _on_cpu(x: Any, kernel: Any, *, foldable: bool, **geometry: Any) -> Any:
     """The form that XLA's CPU backend compiles best."""
+    result = _abstract(x, kernel, **geometry, foldable=False)
+    if not result.size:
+        return jnp.zeros(result.shape, result.dtype)
     if geometry.pop("feature_group_count") != 1:
         return depthwise(x, kernel, **geometry)
     if is_pointwise(kernel.shape, geometry["padding"]):
@@ -118,6 +121,8 @@ def _input_gradient(cotangent: Any, x: Any, kernel: Any, **geometry: Any) -> Any
     def plain(cotangent: Any, kernel: Any) -> Any:
         stride, dilation = geometry["window_strides"], geometry["rhs_dilation"]
         dilated, zero = [(0, 0, 0)], jnp.zeros((), cotangent.dtype)
+        if not cotangent.size:
+            return jnp.zeros(shape, cotangent.dtype)
         if groups == 1 and is_pointwise(kernel.shape, geometry["padding"]):
             # The product first, on fewer pixels; zeros between and behind them afterwards.
             gradient = pointwise(cotangent, jnp.swapaxes(kernel, -1, -2), (1,) * rank)
@@ -137,6 +142,9 @@ def _input_gradient(cotangent: Any, x: Any, kernel: Any, **geometry: Any) -> Any
             covered = stride[axis] * (cotangent.shape[axis + 1] - 1) + 1
             after = shape[axis + 1] + reach - before - covered
             dilated.append((before, after, stride[axis] - 1))
+        if groups == 1 and any(min(edges) < 0 for *edges, _ in dilated):
+            # XLA's CPU backend would make the cropping padding of the convolution, see `stock`.
+            return gradient_by_phases(cotangent, kernel, shape[1:-1], convolve, **space)
         image = jax.lax.pad(cotangent, zero, [*dilated, (0, 0, 0)])
         flipped = jnp.flip(kernel, tuple(range(rank)))
         if groups == 1:

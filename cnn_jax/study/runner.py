@@ -62,13 +62,24 @@ def work(
       UserError: a config of the study is wrong, or a run does not fit into memory.
     """
     experiments = Experiments(study)
-    asked = functools.cache(mode if callable(mode) else lambda: mode)
-    finish = functools.partial(_finish, study, directory, mode_of_all=asked, worker=worker, workers=workers, note=note)
+    known: list[Mode | None] = [] if callable(mode) else [mode]
+
+    def mode_for(groups: Sequence[list[Built]]) -> Mode | None:
+        if not known:
+            assert callable(mode)
+            if worker == workers - 1:  # beside a core that compiles what trains
+                _compile_evaluation(groups, directory)
+            known.append(mode())
+        return known[0]
+
+    finish = functools.partial(_finish, study, directory, mode_for=mode_for, worker=worker, workers=workers, note=note)
     tried = trial_cells(study, experiments, note)
     finish(tried)
     chosen = choose(study, [built.cell for built in tried], directory)
     counted = study_cells(study, experiments, chosen, note)
-    _keep_choice(study, directory, [*tried, *counted])
+    if tried:
+        mode_for(groups_of(counted))  # the plan is there
+        _keep_choice(study, directory, [*tried, *counted])
     finish(counted)
     return [*tried, *counted]
 
@@ -92,7 +103,7 @@ def _finish(
     directory: pathlib.Path,
     cells: Sequence[Built],
     *,
-    mode_of_all: Callable[[], Mode | None],
+    mode_for: Callable[[Sequence[list[Built]]], Mode | None],
     worker: int,
     workers: int,
     note: Note,
@@ -101,10 +112,7 @@ def _finish(
     if all(_done(built, directory) for built in cells):
         return
     groups = groups_of(cells)
-    if worker == workers - 1:
-        # The last one may have to wait until the study begins, beside a core that compiles what trains.
-        _compile_evaluation(groups[0][0])
-    mode = mode_of_all()
+    mode = mode_for(groups)
     # (cells that are trained at once, all that share their program); the same whatever is already done.
     parts, waiting = _parts(groups, workers=workers, mode=mode), False
     while left := [part for part in parts if not all(_done(built, directory) for built in part[0])]:
@@ -129,14 +137,17 @@ def _finish(
             time.sleep(POLL_SECONDS)
 
 
-def _compile_evaluation(built: Built) -> None:
-    """Put the programs that evaluate a run, one for each shape of a batch, into the compilation cache."""
-    if is_alone(built):  # a stream would read images
+def _compile_evaluation(groups: Sequence[list[Built]], directory: pathlib.Path) -> None:
+    """Put the programs that evaluate the first runs, one for each shape of a batch, into the compilation cache."""
+    left = (group[0] for group in groups if not all(_done(built, directory) for built in group))
+    built, cache = next(left, None), jax.config.values.get("jax_compilation_cache_dir")
+    if built is None or is_alone(built) or not cache:  # a stream would read images
         return
     experiment = built.experiment
-    step, variables = experiment.compiled_evaluation(), evaluation_variables(experiment.abstract_state())
-    for split in experiment.evaluation_splits:
-        step.lower(*variables, next(iter(experiment.evaluation_batches(split)))).compile()
+    with contextlib.suppress(*OWN_FAULT):  # which training will tell
+        step, variables = experiment.compiled_evaluation(), evaluation_variables(experiment.abstract_state())
+        for split in experiment.evaluation_splits:
+            step.lower(*variables, next(iter(experiment.evaluation_batches(split)))).compile()
 
 
 Part: TypeAlias = tuple[list[Built], list[Built]]

@@ -158,7 +158,7 @@ def submit(
 
 
 def work_in(
-    directory: str, worker: int, workers: int, mode: Mode | None, *, wait: Callable[[], None] = lambda: None
+    directory: str, worker: int, workers: int, mode: Mode | None, *, wait: Callable[[], None] | None = None
 ) -> None:
     """Work on the study of a directory until it is done; what every worker does, and a job calls by its name.
 
@@ -167,20 +167,23 @@ def work_in(
       worker: see `runner.work`.
       workers: how many there are.
       mode: None is what the study was begun with.
-      wait: called when the cells are built and none has begun.
+      wait: called when the cells are built and none has begun; the plan may change until it returns.
 
     Raises:
       UserError: there is no study; or as `runner.work`.
     """
     keep_freed_memory(os.environ)  # a job is started by submitit, not by one of our commands
     path = pathlib.Path(directory)
+    study = read_study(path)
 
-    def mode_of_all() -> Mode | None:
-        wait()
+    def planned() -> Mode | None:
+        if wait is not None:
+            wait()
         return mode or read_plan(path).mode
 
     note = functools.partial(print, flush=True)
-    work(read_study(path), path, mode=mode_of_all, worker=worker, workers=workers, note=note)
+    asked = planned() if wait is None else planned
+    work(study, path, mode=asked, worker=worker, workers=workers, note=note)
 
 
 def join(worker: int, workers: int, parent: int, *, wait: bool = False) -> list[int]:
@@ -223,6 +226,15 @@ def share_of_cores(worker: int, workers: int) -> list[int]:
     cores = sorted(os.sched_getaffinity(0))
     share = len(cores) // workers
     return cores[worker * share : (worker + 1) * share] if share else cores
+
+
+def have_own_cores(workers: int) -> bool:
+    """Whether workers of this machine share no core, so that one may measure while the others get ready.
+
+    Args:
+      workers: how many.
+    """
+    return hasattr(os, "sched_getaffinity") and 1 < workers <= len(os.sched_getaffinity(0))
 
 
 @contextlib.contextmanager

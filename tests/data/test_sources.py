@@ -1,5 +1,6 @@
 """Sources: real data, exact slices, and errors that name what is wrong."""
 
+import gzip
 import importlib.util
 
 import numpy as np
@@ -33,9 +34,14 @@ def test_digits_are_the_1797_images_of_scikit_learn_in_a_fixed_80_20_split(digit
     assert sorted((i.tobytes(), y) for i, y in zip(images, labels)) == expected
 
 
-def test_where_scikit_learn_keeps_its_digits_elsewhere_its_own_reader_gives_the_same(digits, monkeypatch):
+def test_where_scikit_learn_keeps_its_digits_elsewhere_its_own_reader_gives_the_same(digits, monkeypatch, tmp_path):
     expected = digits.load("test").sha256()
     monkeypatch.setattr(digits_of_scikit_learn.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "datasets" / "data").mkdir(parents=True)
+    (tmp_path / "datasets" / "data" / "digits.csv.gz").write_bytes(
+        gzip.compress(b"1,2")
+    )  # of the user, not the package
     digits_of_scikit_learn._read.cache_clear()
     assert digits_of_scikit_learn._from_file() is None
     assert open_source("sklearn", "digits").load("test").sha256() == expected

@@ -98,3 +98,36 @@ def test_an_image_that_is_moved_is_not_taken_as_it_is(channels, padding):
     before = jax.lax.pad(x, 0.0, [(0, 0, 0), *((*edges, 0) for edges in padding), (0, 0, 0)])
     ours = convolve(x, kernel, padding=padding, **geometry)
     np.testing.assert_allclose(ours, convolve(before, kernel, padding=((0, 0),) * 2, **geometry), atol=2e-5)
+
+
+def images_and_kernel(space, window):
+    keys = jax.random.split(jax.random.key(0), 2)
+    return jax.random.normal(keys[0], (2, *space, 3)), jax.random.normal(keys[1], (*window, 3, 2))
+
+
+@pytest.mark.parametrize(
+    ("space", "window", "stride", "padding"),
+    [((4, 1), (4, 1), (1, 7), ((4, 2), (2, 1))), ((6, 5), (3, 2), (2, 3), ((4, 0), (0, 3)))],
+)
+def test_padding_beyond_a_strided_window_has_the_gradient_of_forward_mode(space, window, stride, padding):
+    # XLA's own gradient reads memory that is not its own here.
+    x, kernel = images_and_kernel(space, window)
+    convolution = functools.partial(convolve, kernel=kernel, stride=stride, padding=padding, dilation=(1, 1))
+    out, transposed = jax.vjp(convolution, x)
+    cotangent = jax.random.normal(jax.random.key(1), out.shape)
+    (gradient,) = jax.jit(transposed)(cotangent)
+    jacobian = jax.jacfwd(convolution)(x)
+    np.testing.assert_allclose(gradient, jnp.tensordot(cotangent, jacobian, out.ndim), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("space", "window", "stride", "padding"),
+    [((4, 4), (12, 12), (1, 1), ((1, 1), (1, 1))), ((2, 2), (5, 2), (13, 11), ((1, 1), (0, 0)))],
+)
+def test_a_window_that_fits_nowhere_gives_an_empty_map_and_no_gradient(space, window, stride, padding):
+    x, kernel = images_and_kernel(space, window)
+    convolution = functools.partial(convolve, stride=stride, padding=padding, dilation=(1, 1))
+    out, transposed = jax.vjp(convolution, x, kernel)
+    assert not out.size
+    for gradient, argument in zip(jax.jit(transposed)(out), (x, kernel), strict=True):
+        np.testing.assert_array_equal(gradient, jnp.zeros_like(argument))

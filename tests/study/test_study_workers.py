@@ -11,7 +11,8 @@ from cnn_jax.errors import UserError
 from cnn_jax.study import runner
 from cnn_jax.study.runner import work
 from cnn_jax.study.spec import check_study
-from cnn_jax.study.workers import as_a_worker, share_of_cores, workers_that_wait
+from cnn_jax.study.workers import as_a_worker, have_own_cores, share_of_cores, workers_that_wait
+from cnn_jax.train.experiment import Experiment
 
 NEEDS_AFFINITY = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system pins no process")
 
@@ -102,3 +103,30 @@ def test_too_little_memory_ends_the_study_and_is_no_failure_of_a_run(tmp_path, t
     with pytest.raises(UserError, match="variant 'baseline' does not fit into the memory of this device"):
         work(study, tmp_path, mode="sequential", note=lambda _: None)
     assert not list(tmp_path.glob("cells/*.failure.json"))
+
+
+@NEEDS_AFFINITY
+def test_workers_get_ready_beside_a_measurement_only_where_each_has_cores(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1, 2, 3})
+    assert [have_own_cores(workers) for workers in (1, 2, 3, 4)] == [False, True, True, False]
+
+
+def test_what_fails_while_a_worker_waits_is_told_by_training(tmp_path, tiny_study, monkeypatch):
+    study, waited = check_study(tiny_study), []
+    monkeypatch.setitem(jax.config.values, "jax_compilation_cache_dir", str(tmp_path))
+
+    def broken(_):
+        waited.append("compiles")
+        raise ValueError("no such layer")
+
+    def wait():
+        waited.append("waits")
+        return "sequential"
+
+    monkeypatch.setattr(Experiment, "compiled_evaluation", broken)
+    work(study, tmp_path, mode=wait, note=lambda _: None)
+    assert waited[:2] == ["compiles", "waits"]
+    assert waited.count("waits") == 1
+    failures = list(tmp_path.glob("cells/*.failure.json"))
+    assert len(failures) == 9
+    assert all("no such layer" in path.read_text(encoding="utf-8") for path in failures)

@@ -83,6 +83,8 @@ def run(main: Callable[[Sequence[str]], int], *, goes_on_with: str | None = None
         # One that a training has saved says so, and which signal it was.
         print(f"{error if error.args else 'interrupted'}{_how_to_go_on(goes_on_with)}", file=sys.stderr)
         status = getattr(error, "status", 130)
+        if not error.args:
+            _leave(status)  # what is half compiled would end the interpreter with a segmentation fault
     sys.exit(status)
 
 

@@ -167,6 +167,24 @@ def test_a_killed_run_continues_with_the_same_command(workdir, tmp_path):
     assert len(json.loads((cut / "passport.json").read_text(encoding="utf-8"))["sessions"]) == 2
 
 
+@pytest.mark.parametrize(("error", "at_once"), [("KeyboardInterrupt", True), ("Stopped(signal.SIGINT, 3)", False)])
+def test_an_interrupted_command_ends_at_once_unless_it_was_left_in_order(error, at_once):
+    # The interpreter of one that was interrupted while it compiled would end with a segmentation fault.
+    script = f"""
+import atexit, os, signal
+from cnn_jax.command import run
+from cnn_jax.train.stopping import Stopped
+def main(arguments):
+    atexit.register(print, "ends as usual")
+    raise {error}
+run(main)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 130, done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert ("ends as usual" not in done.stdout) == at_once
+
+
 def test_a_diverging_run_ends_with_status_1_and_one_line(tmp_path):
     done = run(
         "train.py",

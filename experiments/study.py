@@ -87,12 +87,12 @@ def plan_run_report(arguments: Sequence[str]) -> int:
         forget_failures(directory)
     with of_a_worker():  # JAX gets its device here
         cells = _planned_cells(study, directory)
+    mode = _mode_so_far(directory, known)
     if known.plan:
         with of_a_worker():
-            _measured_mode(cells, directory, known)
+            _measured_mode(cells, directory, mode, workers=known.workers)
         return 0
     left = any(not is_done(built.cell.folder(directory)) for built in cells)
-    mode = _mode_so_far(directory, known)
 
     def write(mode: Any) -> None:
         plan = Plan(
@@ -112,7 +112,7 @@ def plan_run_report(arguments: Sequence[str]) -> int:
         beside = several and left and have_own_cores(known.workers) and jax.default_backend() == "cpu"
         finish = opened.enter_context(waiting) if beside else None
         with of_a_worker():
-            mode = _measured_mode(cells, directory, known)
+            mode = _measured_mode(cells, directory, mode, workers=known.workers)
         write(mode)
         if several and left:
             finish = finish or opened.enter_context(waiting)
@@ -180,19 +180,18 @@ def _mode_so_far(directory: pathlib.Path, known: Any) -> Any:
     return mode
 
 
-def _measured_mode(cells: Sequence[Any], directory: pathlib.Path, known: Any) -> Any:
+def _measured_mode(cells: Sequence[Any], directory: pathlib.Path, mode: Any, *, workers: int) -> Any:
     """How runs of a program are trained, and how long that takes, told to the user."""
     from cnn_jax.study.groups import groups_of
     from cnn_jax.study.plan import estimated_seconds, measure, show_seconds
     from cnn_jax.study.stored import is_done
 
-    mode = _mode_so_far(directory, known)
     left = [built for built in cells if not is_done(built.cell.folder(directory))]
     if not left:
         print("all runs are done")
         return mode
-    measured = measure(left, mode=mode, workers=known.workers)
-    seconds = estimated_seconds(cells, measured, directory, workers=known.workers)
+    measured = measure(left, mode=mode, workers=workers)
+    seconds = estimated_seconds(cells, measured, directory, workers=workers)
     if measured.together is not None:
         compared = f", {1e3 * measured.together:.2f} ms where several are trained at once"
     elif mode is None and len(left) > 1:
@@ -203,7 +202,7 @@ def _measured_mode(cells: Sequence[Any], directory: pathlib.Path, known: Any) ->
         f"{len(left)} runs are left, {len(groups_of(left))} programs to compile. A step of {measured.variant} takes"
         f" {1e3 * measured.in_turn:.2f} ms alone{compared} ({measured.device}):"
         f" the runs of a program are trained {'at once' if measured.mode == 'vmap' else 'in turn'}."
-        f" About {show_seconds(seconds)} with {known.workers} worker{'s' if known.workers > 1 else ''}."
+        f" About {show_seconds(seconds)} with {workers} worker{'s' if workers > 1 else ''}."
     )
     return measured.mode
 

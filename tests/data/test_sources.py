@@ -39,9 +39,8 @@ def test_where_scikit_learn_keeps_its_digits_elsewhere_its_own_reader_gives_the_
     monkeypatch.setattr(digits_of_scikit_learn.importlib.util, "find_spec", lambda _: None)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "datasets" / "data").mkdir(parents=True)
-    (tmp_path / "datasets" / "data" / "digits.csv.gz").write_bytes(
-        gzip.compress(b"1,2")
-    )  # of the user, not the package
+    # A user's own file is not the package's.
+    (tmp_path / "datasets" / "data" / "digits.csv.gz").write_bytes(gzip.compress(b"1,2"))
     digits_of_scikit_learn._read.cache_clear()
     assert digits_of_scikit_learn._from_file() is None
     assert open_source("sklearn", "digits").load("test").sha256() == expected

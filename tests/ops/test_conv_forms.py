@@ -100,18 +100,13 @@ def test_an_image_that_is_moved_is_not_taken_as_it_is(channels, padding):
     np.testing.assert_allclose(ours, convolve(before, kernel, padding=((0, 0),) * 2, **geometry), atol=2e-5)
 
 
-def images_and_kernel(space, window):
-    keys = jax.random.split(jax.random.key(0), 2)
-    return jax.random.normal(keys[0], (2, *space, 3)), jax.random.normal(keys[1], (*window, 3, 2))
-
-
 @pytest.mark.parametrize(
     ("space", "window", "stride", "padding"),
     [((4, 1), (4, 1), (1, 7), ((4, 2), (2, 1))), ((6, 5), (3, 2), (2, 3), ((4, 0), (0, 3)))],
 )
 def test_padding_beyond_a_strided_window_has_the_gradient_of_forward_mode(space, window, stride, padding):
     # XLA's own gradient reads memory that is not its own here.
-    x, kernel = images_and_kernel(space, window)
+    x, kernel = inputs(space, window, channels=3, features=2)
     convolution = functools.partial(convolve, kernel=kernel, stride=stride, padding=padding, dilation=(1, 1))
     out, transposed = jax.vjp(convolution, x)
     cotangent = jax.random.normal(jax.random.key(1), out.shape)
@@ -125,7 +120,7 @@ def test_padding_beyond_a_strided_window_has_the_gradient_of_forward_mode(space,
     [((4, 4), (12, 12), (1, 1), ((1, 1), (1, 1))), ((2, 2), (5, 2), (13, 11), ((1, 1), (0, 0)))],
 )
 def test_a_window_that_fits_nowhere_gives_an_empty_map_and_no_gradient(space, window, stride, padding):
-    x, kernel = images_and_kernel(space, window)
+    x, kernel = inputs(space, window, channels=3, features=2)
     convolution = functools.partial(convolve, stride=stride, padding=padding, dilation=(1, 1))
     out, transposed = jax.vjp(convolution, x, kernel)
     assert not out.size

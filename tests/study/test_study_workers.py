@@ -83,13 +83,20 @@ def test_workers_get_ready_beside_a_measurement_and_begin_on_their_own_cores(tmp
 
 
 def test_a_study_that_ends_before_its_workers_begin_ends_them(tmp_path):
+    processes = []
+
+    def gives_up(finish):
+        processes.extend(finish.args[0])
+        raise UserError("a wrong config")
+
     with (
         pytest.raises(UserError, match="a wrong config"),
-        workers_that_wait(tmp_path, [sys.executable, "-c", WORKER], workers=2),
+        workers_that_wait(tmp_path, [sys.executable, "-c", WORKER], workers=2) as finish,
     ):
-        raise UserError("a wrong config")
-    log = (tmp_path / "logs" / "worker_1.log").read_text(encoding="utf-8")
-    assert "works on" not in log
+        gives_up(finish)
+    assert len(processes) == 2
+    assert all(process.poll() for process in processes)  # ended, and not with 0
+    assert "works on" not in (tmp_path / "logs" / "worker_1.log").read_text(encoding="utf-8")
 
 
 def test_too_little_memory_ends_the_study_and_is_no_failure_of_a_run(tmp_path, tiny_study, monkeypatch):

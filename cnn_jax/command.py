@@ -5,10 +5,8 @@ import io
 import logging
 import os
 import pathlib
-import platform
 import shlex
 import sys
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
@@ -16,6 +14,7 @@ from cnn_jax.data import decoded
 from cnn_jax.errors import DivergenceError, ProcessLostError, StorageError, UserError
 from cnn_jax.memory import keep_freed_memory
 from cnn_jax.paths import cache_home
+from cnn_jax.processor import kind
 from cnn_jax.train.config_file import Node, load, override
 
 NO_CACHE, CACHE_FOLDER = "--no-compilation-cache", "JAX_COMPILATION_CACHE_DIR"
@@ -129,10 +128,7 @@ def compilation_cache(environment: Mapping[str, str]) -> dict[str, str]:
     home = cache_home(environment)
     if CACHE_FOLDER in environment or home is None:
         return {}
-    information = pathlib.Path("/proc/cpuinfo")
-    lines = information.read_text(encoding="utf-8", errors="replace").splitlines() if information.exists() else []
-    abilities = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
-    folder = pathlib.Path(home, f"compiled-{platform.machine()}-{zlib.crc32(abilities.encode()):08x}")
+    folder = pathlib.Path(home, f"compiled-{kind()}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:

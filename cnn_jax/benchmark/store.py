@@ -8,7 +8,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cnn_jax.train.passport import git_state, processor, versions
+from cnn_jax.processor import processor
+from cnn_jax.train.passport import git_state, versions
 from cnn_jax.train.run_directory import read_json, write_json
 
 RESULTS = pathlib.Path(__file__).resolve().parents[2] / "experiments" / "results" / "benchmarks"

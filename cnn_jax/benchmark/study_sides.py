@@ -1,7 +1,6 @@
 """Our sides of the study benchmark, as timed commands: a study, and the same runs in turn."""
 
 import csv
-import os
 import pathlib
 import statistics
 import sys
@@ -9,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from cnn_jax.benchmark.whole_command import CACHES, ROOT, timed
+from cnn_jax.benchmark.whole_command import ROOT, own_environment, timed
 from cnn_jax.errors import UserError
 from cnn_jax.train.run_directory import RESULT, read_json
 
@@ -107,9 +106,7 @@ def _variant(rate: float, rates: Sequence[float]) -> str:
 
 def _environment(cache: pathlib.Path, device: str) -> dict[str, str]:
     """Of our commands: a cache of their own, the platform of the peer."""
-    environment = {name: value for name, value in os.environ.items() if name not in CACHES}
-    platform = {"JAX_PLATFORMS": "cpu"} if device == "cpu" else {}
-    return {**environment, **platform, "XDG_CACHE_HOME": str(cache), "PYTHONPATH": str(ROOT)}
+    return {**own_environment(cache), **({"JAX_PLATFORMS": "cpu"} if device == "cpu" else {})}
 
 
 def run_study(

@@ -16,6 +16,8 @@ from cnn_jax.benchmark.peer import SCRIPTS, peer_environment
 from cnn_jax.benchmark.rounds import PAUSE_SECONDS, compare
 from cnn_jax.benchmark.store import cores
 from cnn_jax.errors import UserError
+from cnn_jax.ops.native.library import FOLDER as LIBRARY_FOLDER
+from cnn_jax.ops.native.library import library, library_folder
 from cnn_jax.train.config import Config, resolve
 from cnn_jax.train.config_file import load, override
 from cnn_jax.train.duration import Duration
@@ -95,11 +97,23 @@ def measure_command(
     ]
 
 
+def own_environment(cache: pathlib.Path) -> dict[str, str]:
+    """Of our commands: compiled programs and decoded images in a cache of their own.
+
+    The library of convolutions is the one that is there, as PyTorch's is: it belongs to the installation.
+
+    Args:
+      cache: the folder.
+    """
+    environment = {name: value for name, value in os.environ.items() if name not in CACHES}
+    if library().digest:
+        environment[LIBRARY_FOLDER] = str(library_folder(os.environ))
+    return {**environment, "XDG_CACHE_HOME": str(cache), "PYTHONPATH": str(ROOT)}
+
+
 def _ours(folder: pathlib.Path, cache: str, overrides: Sequence[str], *, say: Callable[[str], None]) -> dict[str, Any]:
     """Train with the cache of this name; seconds and parameters."""
-    environment = {name: value for name, value in os.environ.items() if name not in CACHES}
-    # Compiled programs and decoded images; the platform is the peer's.
-    environment |= {"XDG_CACHE_HOME": str(folder / cache), "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    environment = {**own_environment(folder / cache), "JAX_PLATFORMS": "cpu"}  # the peer's
     run = tempfile.mkdtemp(prefix="run_", dir=folder)
     script = str(ROOT / "experiments" / "train.py")
     seconds, _ = timed([sys.executable, script, f"--config={CONFIG}", f"--workdir={run}", *overrides], environment)

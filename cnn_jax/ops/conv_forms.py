@@ -6,6 +6,7 @@
 `fold_factor` says when to fold. The forms for images about as small as the window are in `conv_small`.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -56,6 +57,24 @@ def stock(
         dimension_numbers=channels_last(len(window_strides)),
         feature_group_count=feature_group_count,
     )
+
+
+def stock_input_gradient(
+    cotangent: Array, kernel: Array, *, space: Sequence[int], feature_group_count: int = 1, **geometry: Any
+) -> Array:
+    """XLA's own gradient for an image of `space` pixels."""
+    images = jax.ShapeDtypeStruct((len(cotangent), *space, kernel.shape[-2] * feature_group_count), cotangent.dtype)
+    convolution = functools.partial(stock, kernel=kernel, feature_group_count=feature_group_count, **geometry)
+    return jax.linear_transpose(convolution, images)(cotangent)[0]
+
+
+def stock_kernel_gradient(
+    x: Array, cotangent: Array, *, window: Sequence[int], feature_group_count: int = 1, **geometry: Any
+) -> Array:
+    """XLA's own gradient for a kernel of `window` taps."""
+    shape = (*window, x.shape[-1] // feature_group_count, cotangent.shape[-1])
+    convolution = functools.partial(stock, x, feature_group_count=feature_group_count, **geometry)
+    return jax.linear_transpose(convolution, jax.ShapeDtypeStruct(shape, cotangent.dtype))(cotangent)[0]
 
 
 def is_pointwise(kernel_shape: Sequence[int], padding: Sequence[tuple[int, int]]) -> bool:

@@ -14,6 +14,8 @@ from typing import Any
 
 import jax
 
+from cnn_jax.ops.native.library import library
+from cnn_jax.processor import instructions, processor
 from cnn_jax.train.config import config_digest
 
 PACKAGES = (
@@ -51,8 +53,6 @@ FLAGS = (
 )
 PACKAGE = pathlib.Path(__file__).resolve().parents[1]
 DIGITS_OF_A_FILE = 12
-# What XLA's code for a CPU depends on: machines whose processors have one name may differ in these.
-INSTRUCTIONS = ("avx", "amx", "fma", "f16c", "sse4", "asimd", "sve")
 
 
 def make_passport(
@@ -88,7 +88,9 @@ def make_passport(
             "devices": devices,
             "processes": jax.process_count(),
             "processor": processor(),
+            # Machines whose processors have one name may differ in these.
             "instructions": instructions(),
+            **({"convolutions": library().digest or library().reason} if device.platform == "cpu" else {}),
             "runtime": " ".join(device.client.platform_version.split()),
             "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
             "host": platform.node(),
@@ -102,28 +104,6 @@ def make_passport(
 def versions() -> dict[str, str]:
     """The installed versions of what determines a run's numbers."""
     return {name: importlib.metadata.version(name) for name in PACKAGES}
-
-
-def processor() -> str:
-    """The processor's name, as far as the system tells it."""
-    information = pathlib.Path("/proc/cpuinfo")
-    if information.exists():
-        for line in information.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def instructions() -> str:
-    """The processor's vector instructions, as far as the system tells them."""
-    information = pathlib.Path("/proc/cpuinfo")
-    if information.exists():
-        for line in information.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith(("flags", "Features")):
-                return " ".join(
-                    sorted(name for name in line.partition(":")[2].split() if name.startswith(INSTRUCTIONS))
-                )
-    return platform.machine()
 
 
 @functools.cache

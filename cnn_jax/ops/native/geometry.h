@@ -1,0 +1,108 @@
+// Which pixels meet which taps.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <utility>
+#include <vector>
+
+namespace cnn_jax {
+
+constexpr int kRank = 3;  // axes of space; a missing one comes first, and has one pixel and one tap
+
+// Along an axis, tap `tap` of the result's pixel `out` meets pixel `stride * out + dilation * tap - before` of the image.
+struct Axis {
+  int64_t image = 1, out = 1, taps = 1, stride = 1, before = 0, dilation = 1;
+
+  int64_t pixel(int64_t result, int64_t tap) const { return stride * result + dilation * tap - before; }
+};
+
+// Images [batch, *image, channels], kernels [*taps, channels, features] and results [batch, *out, features].
+struct Convolution {
+  int64_t batch, channels, features;
+  std::array<Axis, kRank> axes;
+
+  int64_t taps() const { return axes[0].taps * axes[1].taps * axes[2].taps; }
+};
+
+// Pixels of the target, along one axis, that meet the same taps at the same distances in the source.
+struct Class {
+  struct Tap {
+    int64_t tap, distance;  // from the first pixel of the source that is met
+  };
+  std::vector<Tap> taps;
+  std::vector<int64_t> targets, sources;  // ascending; the first pixel that each meets
+};
+
+// The target is the result and the source the image; or, transposed, the target is the image's gradient and the source
+// the cotangent. Then taps are counted from the last: so they ascend with the pixels that they meet.
+inline std::vector<Class> classes_of(const Axis& axis, bool transposed) {
+  const int64_t targets = transposed ? axis.image : axis.out, sources = transposed ? axis.out : axis.image;
+  std::vector<Class> classes;
+  std::map<std::vector<std::pair<int64_t, int64_t>>, size_t> known;
+  for (int64_t target = 0; target < targets; ++target) {
+    std::vector<std::pair<int64_t, int64_t>> met;
+    int64_t first = 0;
+    for (int64_t tap = 0; tap < axis.taps; ++tap) {
+      int64_t source = axis.pixel(target, tap);
+      if (transposed) {
+        const int64_t moved = target + axis.before - axis.dilation * (axis.taps - 1 - tap);
+        if (moved < 0 || moved % axis.stride != 0) continue;
+        source = moved / axis.stride;
+      }
+      if (source < 0 || source >= sources) continue;
+      if (met.empty()) first = source;
+      met.emplace_back(tap, source - first);
+    }
+    const auto [place, is_new] = known.try_emplace(met, classes.size());
+    if (is_new) {
+      classes.emplace_back();
+      for (const auto& [tap, distance] : met) classes.back().taps.push_back({tap, distance});
+    }
+    classes[place->second].targets.push_back(target);
+    classes[place->second].sources.push_back(first);
+  }
+  return classes;
+}
+
+struct Range {
+  int64_t begin, end;  // before the end
+};
+
+// The result's pixels whose tap `tap` meets the image.
+inline Range meets(const Axis& axis, int64_t tap) {
+  const int64_t first = axis.pixel(0, tap);
+  const auto reach = [&](int64_t pixels) { return pixels <= 0 ? 0 : (pixels + axis.stride - 1) / axis.stride; };
+  const int64_t end = std::min(axis.out, reach(axis.image - first));
+  return {std::min(reach(-first), end), end};
+}
+
+// Consecutive images, and of each consecutive rows, counted over the first two axes of space: what is worked on at a
+// time, because it stays in the cache.
+struct Block {
+  int64_t image, images, row, rows;
+
+  // The rows at `first`, a place along the first axis of space whose second axis has `height` rows.
+  Range along(int64_t first, int64_t height) const {
+    const int64_t begin = std::clamp<int64_t>(row - first * height, 0, height);
+    return {begin, std::clamp<int64_t>(row + rows - first * height, begin, height)};
+  }
+};
+
+constexpr int64_t kBlockPixels = 256;
+
+// Args: images of `rows` rows of `width` pixels each.
+inline std::vector<Block> blocks_of(int64_t batch, int64_t rows, int64_t width) {
+  const int64_t pixels = rows * width, images = std::max<int64_t>(1, kBlockPixels / pixels);
+  const int64_t parts = std::max<int64_t>(1, pixels / kBlockPixels), height = (rows + parts - 1) / parts;
+  std::vector<Block> blocks;
+  for (int64_t image = 0; image < batch; image += images)
+    for (int64_t row = 0; row < rows; row += height)
+      blocks.push_back({image, std::min(images, batch - image), row, std::min(height, rows - row)});
+  return blocks;
+}
+
+}  // namespace cnn_jax

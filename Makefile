@@ -62,6 +62,7 @@ $(VENV)/.core: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "installing cnn_jax into $(VENV) (once; a few minutes)"
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . || { \
 		echo "error: installation failed; is the package index reachable?" >&2; exit 2; }
+	@$(BIN)/python -c "from cnn_jax.ops.native.library import library; print(library().description)"
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.core

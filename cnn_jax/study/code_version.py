@@ -4,6 +4,7 @@ import ast
 import functools
 import hashlib
 import importlib.metadata
+import itertools
 import pathlib
 
 PACKAGE = pathlib.Path(__file__).resolve().parents[1]
@@ -27,6 +28,10 @@ def code_version() -> str:
             if folder == "study" and not name.startswith(STUDY_FILES):
                 continue
             digest.update(f"{folder}/{name}\n{meaning(path.read_text(encoding='utf-8'))}\n".encode())
+    for path in sorted((PACKAGE / "ops" / "native").glob("*.[ch]*")):
+        # Comments, which begin where a line or a statement ends, and the layout are left out here, too.
+        lines = (line.partition("//")[0].split() for line in path.read_text(encoding="utf-8").splitlines())
+        digest.update(f"{path.name}\n{' '.join(itertools.chain(*lines))}\n".encode())
     for library in LIBRARIES:
         digest.update(f"{library} {importlib.metadata.version(library)}\n".encode())
     return digest.hexdigest()

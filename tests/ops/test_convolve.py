@@ -10,6 +10,8 @@ import pytest
 from cnn_jax.ops.conv import convolve
 from cnn_jax.ops.conv_forms import channels_last
 from cnn_jax.ops.conv_small import is_dense
+from cnn_jax.ops.native import calls
+from cnn_jax.ops.native.library import Library, library
 
 # Each: size of the image, the window, the stride, the padding and the dilation, per axis of space.
 GEOMETRIES = {
@@ -95,6 +97,17 @@ def assert_close(got, expected, bound):
             assert difference <= derivatives_taken * bound * scale, (name, difference / scale)
 
 
+def assert_both_forms_equal_xlas(monkeypatch, x, kernel, bound=2e-6, **geometry):
+    """Calls of the library, where there is one, and the forms for XLA's CPU backend."""
+    theirs = jax.jit(functools.partial(derivatives, functools.partial(stock, **geometry)))(x, kernel)
+    for form in ("library", "XLA") if library().digest else ("XLA",):
+        with monkeypatch.context() as patch:
+            if form == "XLA":
+                patch.setattr(calls, "library", lambda: Library("", "a test of the other forms"))
+            ours = jax.jit(functools.partial(derivatives, functools.partial(convolve, **geometry)))(x, kernel)
+        assert_close(ours, theirs, bound)
+
+
 # (channels, features, groups): folded by four, folded by two, as they are, one kernel for each channel.
 CHANNELS = {"folded by 4": (4, 5, 1), "folded by 2": (9, 10, 1), "as they are": (12, 11, 1), "depthwise": (4, 4, 4)}
 
@@ -115,15 +128,13 @@ CASES = [
 
 
 @pytest.mark.parametrize(("name", "channels"), CASES)
-def test_values_and_derivatives_equal_those_of_xla(name, channels):
+def test_values_and_derivatives_equal_those_of_xla(monkeypatch, name, channels):
     space, window, stride, padding, dilation = GEOMETRIES[name]
     channels, features, groups = CHANNELS[channels]
     geometry = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     x, kernel = inputs(space, window, channels=channels, features=features, groups=groups)
     kernel = kernel / 4  # the sine of large numbers would show their rounding
-    ours = jax.jit(functools.partial(derivatives, functools.partial(convolve, **geometry)))(x, kernel)
-    theirs = jax.jit(functools.partial(derivatives, functools.partial(stock, **geometry)))(x, kernel)
-    assert_close(ours, theirs, 2e-6)
+    assert_both_forms_equal_xlas(monkeypatch, x, kernel, **geometry)
 
 
 ONES = {"window_strides": (1, 1), "padding": ((1, 1), (1, 1)), "rhs_dilation": (1, 1)}
@@ -134,14 +145,12 @@ ONES = {"window_strides": (1, 1), "padding": ((1, 1), (1, 1)), "rhs_dilation": (
     ("batch", "space", "stride", "channels", "dense"),
     [(2, 2, 1, 16, True), (1, 2, 1, 16, False), (1, 1, 1, 16, True), (1, 2, 2, 16, True)],
 )
-def test_dense_and_unfolded_are_equal_on_both_sides_of_the_rule(batch, space, stride, channels, dense):
+def test_dense_and_unfolded_are_equal_on_both_sides_of_the_rule(monkeypatch, batch, space, stride, channels, dense):
     geometry = {"stride": (stride,) * 2, "padding": ((1, 1), (1, 1)), "dilation": (1, 1)}
     x, kernel = inputs((space, space), (3, 3), batch=batch, channels=channels, features=channels)
     kernel = kernel / 4
     assert is_dense(x.shape, kernel.shape, **{**ONES, "window_strides": geometry["stride"]}) == dense
-    ours = jax.jit(functools.partial(derivatives, functools.partial(convolve, **geometry)))(x, kernel)
-    theirs = jax.jit(functools.partial(derivatives, functools.partial(stock, **geometry)))(x, kernel)
-    assert_close(ours, theirs, 2e-6)
+    assert_both_forms_equal_xlas(monkeypatch, x, kernel, **geometry)
 
 
 @pytest.mark.parametrize("shape", [(0, 2, 2, 3), (0, 4, 4, 3), (2, 1, 0, 3), (2, 0, 0, 3)])
@@ -173,12 +182,10 @@ def test_half_precision_keeps_its_type(dtype, bound, space, stride):
 # Rows of the result: one sum of all, two of 16, and three of 13, the last of which has two rows less.
 @pytest.mark.slow
 @pytest.mark.parametrize("rows", [5, 32, 37])
-def test_a_large_batch_of_a_depthwise_convolution_is_summed_in_parts(rows):
+def test_a_large_batch_of_a_depthwise_convolution_is_summed_in_parts(monkeypatch, rows):
     x, kernel = inputs((rows, 6), (3, 3), batch=48, features=4, groups=4)
     geometry = {"stride": (1, 2), "padding": ((1, 1), (1, 1)), "dilation": (1, 1), "groups": 4}
-    ours = jax.jit(functools.partial(derivatives, functools.partial(convolve, **geometry)))(x, kernel)
-    theirs = jax.jit(functools.partial(derivatives, functools.partial(stock, **geometry)))(x, kernel)
-    assert_close(ours, theirs, 2e-6)
+    assert_both_forms_equal_xlas(monkeypatch, x, kernel, **geometry)
 
 
 def test_the_gradient_of_a_large_depthwise_convolution_is_not_written_out_row_by_row():
@@ -252,20 +259,21 @@ def test_scan_checkpoint_and_linearize():
     np.testing.assert_allclose(*linear, rtol=1e-4)
 
 
-def test_gradients_on_a_cpu_are_plain_convolutions_and_elsewhere_xlas_own():
+def test_gradients_are_calls_or_plain_convolutions_on_a_cpu_and_elsewhere_xlas_own(monkeypatch):
     x, kernel = inputs((6, 6), (3, 3))
 
-    def gradient(x, kernel):
-        return jax.grad(lambda k: jnp.sum(convolve(x, k, **GEOMETRY) ** 2))(kernel)
-
     def dimension_numbers(platform):
-        text = jax.jit(gradient).trace(x, kernel).lower(lowering_platforms=(platform,)).as_text()
+        gradient = jax.jit(jax.grad(lambda k: jnp.sum(convolve(x, k, **GEOMETRY) ** 2)))
+        text = gradient.trace(kernel).lower(lowering_platforms=(platform,)).as_text()
         return {
             line.partition("dim_numbers = ")[2].partition(",  window")[0].partition(", window")[0]
             for line in text.splitlines()
             if "stablehlo.convolution" in line
         }
 
+    if library().digest:
+        assert not dimension_numbers("cpu")
+    monkeypatch.setattr(calls, "library", lambda: Library("", "a test of the other forms"))
     assert dimension_numbers("cpu") == {"[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]"}
     assert len(dimension_numbers("cuda")) == 2
 

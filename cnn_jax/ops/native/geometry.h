@@ -13,7 +13,7 @@ namespace cnn_jax {
 
 constexpr int kRank = 3;  // axes of space; a missing one comes first, and has one pixel and one tap
 
-// Along an axis, tap `tap` of the result's pixel `out` meets pixel `stride * out + dilation * tap - before` of the image.
+// Along an axis, a tap of a pixel of the result meets pixel `stride * result + dilation * tap - before` of the image.
 struct Axis {
   int64_t image = 1, out = 1, taps = 1, stride = 1, before = 0, dilation = 1;
 

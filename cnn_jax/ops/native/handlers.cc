@@ -1,5 +1,8 @@
-// The functions that XLA calls, by its foreign function interface.
+// What XLA calls, through its foreign function interface: convolutions in float32, channels last.
+//
+// Memory is the size of the kernel, twice at most, and of a block of 256 pixels for each thread.
 #include <cstdint>
+#include <new>
 
 #include "convolution.h"
 #include "kernel_gradient.h"
@@ -9,54 +12,63 @@ namespace ffi = xla::ffi;
 
 namespace {
 
+using Array = ffi::Buffer<ffi::F32>;
 using Numbers = ffi::Span<const int64_t>;
-using Image = ffi::Buffer<ffi::F32>;
-using Dimensions = Image::Dimensions;
 
-// Missing axes of space come first.
-cnn_jax::Convolution geometry(Dimensions image, Dimensions kernel, Dimensions out, Numbers strides, Numbers before,
-                              Numbers dilation) {
-  const int rank = static_cast<int>(strides.size()), missing = cnn_jax::kRank - rank;
-  cnn_jax::Convolution result{image[0], image[rank + 1], kernel[rank + 1], {}};
-  for (int axis = 0; axis < cnn_jax::kRank; ++axis) {
-    const int i = axis - missing;
-    result.axes[axis] = i < 0 ? cnn_jax::Axis{1, 1, 1, 1, 0, 1}
-                              : cnn_jax::Axis{image[i + 1], out[i + 1], kernel[i], strides[i], before[i], dilation[i]};
+// Images [B, *space, C], kernels [*window, C, F] and results [B, *out, F], of one to three axes of space.
+cnn_jax::Convolution convolution(Array::Dimensions image, Array::Dimensions kernel, Array::Dimensions out,
+                                 Numbers strides, Numbers before, Numbers dilation) {
+  const int rank = static_cast<int>(strides.size());
+  cnn_jax::Convolution c{image[0], image[rank + 1], kernel[rank + 1], {}};
+  for (int axis = 0; axis < rank; ++axis)
+    c.axes[cnn_jax::kRank - rank + axis] = {image[axis + 1], out[axis + 1], kernel[axis],
+                                            strides[axis],   before[axis],  dilation[axis]};
+  return c;
+}
+
+template <typename Body>
+ffi::Error run(const Body& body) {
+  try {
+    body();
+  } catch (const std::bad_alloc&) {
+    return ffi::Error(ffi::ErrorCode::kResourceExhausted, "out of memory in a convolution");
   }
-  return result;
+  return ffi::Error::Success();
 }
 
-ffi::Error Convolve(ffi::ThreadPool pool, Image image, Image kernel, ffi::Result<Image> out, Numbers strides,
+ffi::Error Convolve(ffi::ThreadPool pool, Array image, Array kernel, ffi::Result<Array> out, Numbers strides,
                     Numbers before, Numbers dilation) {
-  const auto c = geometry(image.dimensions(), kernel.dimensions(), out->dimensions(), strides, before, dilation);
-  cnn_jax::convolve(pool, c, false, image.typed_data(), kernel.typed_data(), out->typed_data());
-  return ffi::Error::Success();
+  return run([&] {
+    const auto c =
+        convolution(image.dimensions(), kernel.dimensions(), out->dimensions(), strides, before, dilation);
+    cnn_jax::convolve(pool, c, false, image.typed_data(), kernel.typed_data(), out->typed_data());
+  });
 }
 
-ffi::Error InputGradient(ffi::ThreadPool pool, Image cotangent, Image kernel, ffi::Result<Image> gradient,
+ffi::Error InputGradient(ffi::ThreadPool pool, Array cotangent, Array kernel, ffi::Result<Array> gradient,
                          Numbers strides, Numbers before, Numbers dilation) {
-  const auto c =
-      geometry(gradient->dimensions(), kernel.dimensions(), cotangent.dimensions(), strides, before, dilation);
-  cnn_jax::convolve(pool, c, true, cotangent.typed_data(), kernel.typed_data(),
-                    gradient->typed_data());
-  return ffi::Error::Success();
+  return run([&] {
+    const auto c =
+        convolution(gradient->dimensions(), kernel.dimensions(), cotangent.dimensions(), strides, before, dilation);
+    cnn_jax::convolve(pool, c, true, cotangent.typed_data(), kernel.typed_data(), gradient->typed_data());
+  });
 }
 
-ffi::Error KernelGradient(ffi::ThreadPool pool, Image image, Image cotangent, ffi::Result<Image> gradient,
+ffi::Error KernelGradient(ffi::ThreadPool pool, Array image, Array cotangent, ffi::Result<Array> gradient,
                           Numbers strides, Numbers before, Numbers dilation) {
-  const auto c =
-      geometry(image.dimensions(), gradient->dimensions(), cotangent.dimensions(), strides, before, dilation);
-  cnn_jax::kernel_gradient(pool, c, image.typed_data(), cotangent.typed_data(),
-                           gradient->typed_data());
-  return ffi::Error::Success();
+  return run([&] {
+    const auto c =
+        convolution(image.dimensions(), gradient->dimensions(), cotangent.dimensions(), strides, before, dilation);
+    cnn_jax::kernel_gradient(pool, c, image.typed_data(), cotangent.typed_data(), gradient->typed_data());
+  });
 }
 
 auto signature() {
   return ffi::Ffi::Bind()
       .Ctx<ffi::ThreadPool>()
-      .Arg<Image>()
-      .Arg<Image>()
-      .Ret<Image>()
+      .Arg<Array>()
+      .Arg<Array>()
+      .Ret<Array>()
       .Attr<Numbers>("strides")
       .Attr<Numbers>("before")
       .Attr<Numbers>("dilation");

@@ -16,6 +16,7 @@ import platform
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping
 
@@ -47,6 +48,13 @@ class Library:
     digest: str
     reason: str = ""
 
+    @property
+    def description(self) -> str:
+        """A line for people."""
+        if self.digest:
+            return f"convolutions compiled for this processor: {self.digest}"
+        return f"convolutions on a CPU are XLA's, which take up to twice as long: {self.reason}"
+
     def target(self, function: str) -> str:
         """The name that XLA knows one of `FUNCTIONS` by."""
         return f"cnn_jax_{function}_{self.digest}"
@@ -70,22 +78,28 @@ def library_folder(environment: Mapping[str, str]) -> pathlib.Path | None:
 
 @functools.cache
 def library() -> Library:
-    """The library, compiled if it has to be."""
+    """The library, compiled if it has to be; where that fails, a line on standard error says so, once."""
     folder = library_folder(os.environ)
     if folder is None:
         return Library("", f"{FOLDER} is empty" if FOLDER in os.environ else "there is no folder for caches")
-    digest = _digest()
-    path = folder / f"convolution-{kind()}-{digest}.so"
+    found = Library(_digest())
     try:
-        if not path.exists():
-            _compile(path)
-        functions = ctypes.CDLL(str(path))
-        for name in FUNCTIONS:
-            capsule = jax.ffi.pycapsule(functions[f"cnn_jax_{name}"])
-            jax.ffi.register_ffi_target(Library(digest).target(name), capsule, platform="cpu")
+        functions = _load(folder / f"convolution-{kind()}-{found.digest}.so")
     except (OSError, subprocess.SubprocessError) as error:
-        return Library("", " ".join(str(error).split()))
-    return Library(digest)
+        missing = Library("", " ".join(str(error).split()))
+        print(f"note: {missing.description}", file=sys.stderr)
+        return missing
+    for name in FUNCTIONS:
+        jax.ffi.register_ffi_target(found.target(name), jax.ffi.pycapsule(functions[f"cnn_jax_{name}"]), platform="cpu")
+    return found
+
+
+def _load(path: pathlib.Path) -> ctypes.CDLL:
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError:  # Not there yet, or damaged.
+        _compile(path)
+        return ctypes.CDLL(str(path))
 
 
 def _digest() -> str:

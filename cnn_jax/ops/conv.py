@@ -63,14 +63,12 @@ def convolve(
     return stock(x, kernel, **geometry, feature_group_count=groups)
 
 
-def _primitive(
-    name: str, shape: Callable[..., Array], on_cpu: Callable[..., Array], native: Callable[..., Array]
-) -> Any:
+def _primitive(name: str, xla: Callable[..., Array], on_cpu: Callable[..., Array], native: Callable[..., Array]) -> Any:
     """A function of two arrays as a primitive, whose transposes are still missing.
 
     Args:
       name: of the primitive.
-      shape: XLA's own form, for all backends but CPUs, which says what comes out, too.
+      xla: XLA's own form, for all backends but CPUs; it says what comes out, too.
       on_cpu: the form for XLA's CPU backend.
       native: the call of the compiled library.
     """
@@ -78,7 +76,7 @@ def _primitive(
 
     def abstract(x: Any, y: Any, **geometry: Any) -> Any:
         arrays = (jax.ShapeDtypeStruct(a.shape, a.dtype) for a in (x, y))
-        result = jax.eval_shape(functools.partial(shape, **geometry), *arrays)
+        result = jax.eval_shape(functools.partial(xla, **geometry), *arrays)
         return jax.core.ShapedArray(result.shape, result.dtype)
 
     def lower_on_cpu(context: mlir.LoweringRuleContext, x: Any, y: Any, **geometry: Any) -> Any:
@@ -89,7 +87,7 @@ def _primitive(
 
     primitive.def_impl(lambda x, y, **geometry: jax.jit(functools.partial(primitive.bind, **geometry))(x, y))
     primitive.def_abstract_eval(abstract)
-    mlir.register_lowering(primitive, mlir.lower_fun(shape, multiple_results=False))
+    mlir.register_lowering(primitive, mlir.lower_fun(xla, multiple_results=False))
     mlir.register_lowering(primitive, lower_on_cpu, platform="cpu")
     return primitive
 

@@ -132,7 +132,8 @@ ad.defbilinear(
 def _merged(primitive: Any, arguments: Any, axes: Any, **geometry: Any) -> tuple[Any, int]:
     """`vmap` over images alone: a larger batch."""
     x = jnp.moveaxis(arguments[0], axes[0], 0)
-    merged = x.reshape(-1, *x.shape[2:])  # [V, B, *space, C] -> [V * B, *space, C]
+    count = x.shape[0] * x.shape[1]
+    merged = x.reshape(count, *x.shape[2:])  # [V, B, *space, C] -> [V * B, *space, C]
     out = primitive.bind(merged, arguments[1], **geometry)
     return out.reshape(*x.shape[:2], *out.shape[1:]), 0  # [V * B, *out, F] -> [V, B, *out, F]
 

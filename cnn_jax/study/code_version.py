@@ -7,6 +7,8 @@ import importlib.metadata
 import itertools
 import pathlib
 
+from cnn_jax.ops.native.library import SOURCES
+
 PACKAGE = pathlib.Path(__file__).resolve().parents[1]
 FOLDERS = ("data", "losses", "methods", "metrics", "models", "nn", "ops", "study", "tasks", "train")
 """Where the numbers come from. Commands, benchmarks and converters are not there."""
@@ -28,7 +30,7 @@ def code_version() -> str:
             if folder == "study" and not name.startswith(STUDY_FILES):
                 continue
             digest.update(f"{folder}/{name}\n{meaning(path.read_text(encoding='utf-8'))}\n".encode())
-    for path in sorted((PACKAGE / "ops" / "native").glob("*.[ch]*")):
+    for path in SOURCES:
         # Comments, which begin where a line or a statement ends, and the layout are left out here, too.
         lines = (line.partition("//")[0].split() for line in path.read_text(encoding="utf-8").splitlines())
         digest.update(f"{path.name}\n{' '.join(itertools.chain(*lines))}\n".encode())

@@ -241,6 +241,14 @@ def test_vmap_equals_a_loop(axes):
             np.testing.assert_allclose(got[i], expected, rtol=0, atol=1e-5 * float(jnp.abs(expected).max()))
 
 
+def test_vmap_of_the_gradients_of_an_empty_map_gives_zeros():
+    x, kernel = jnp.ones((2, 3, 2, 2, 4)), jnp.ones((3, 3, 4, 5))
+    run = functools.partial(convolve, stride=(1, 1), padding=((0, 0), (0, 0)), dilation=(1, 1))
+    gradients = jax.vmap(jax.grad(lambda *a: jnp.sum(run(*a)), argnums=(0, 1)), (0, None))(x, kernel)
+    assert [g.shape for g in gradients] == [x.shape, (2, *kernel.shape)]
+    assert not any(map(jnp.any, gradients))
+
+
 def test_scan_checkpoint_and_linearize():
     x, kernel = inputs((6, 7), (3, 2))
 

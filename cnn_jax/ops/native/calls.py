@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.interpreters import mlir
 from jaxtyping import Array, Float
@@ -32,7 +31,7 @@ def is_native(
       **geometry: the rest of the operation's parameters.
     """
     avals: Sequence[Any] = (*context.avals_in, *context.avals_out)
-    if feature_group_count != 1 or any(aval.dtype != jnp.float32 or not aval.size for aval in avals):
+    if feature_group_count != 1 or any(aval.dtype != np.float32 or not aval.size for aval in avals):
         return False
     window = geometry["window"] if "window" in geometry else avals[1].shape[:-2]
     if len(window) > MOST_AXES or max(math.prod(window), math.prod(window_strides)) > MOST_TAPS:

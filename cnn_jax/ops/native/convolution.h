@@ -17,28 +17,31 @@
 
 namespace cnn_jax {
 
+constexpr int64_t kFewPixels = 32;
+
 // The kernel as panels of outputs, each [*taps, inputs, panel.width]: features for a result; channels, transposed, for
 // the image's gradient, whose taps are counted from the last.
-inline std::vector<float> panels_of(const Convolution& c, const float* kernel, bool transposed) {
+template <typename Pool>
+std::vector<float> panels_of(Pool& pool, const Convolution& c, const float* kernel, bool transposed) {
   const int64_t inputs = transposed ? c.features : c.channels, outputs = transposed ? c.channels : c.features;
   std::vector<float> panels(c.taps() * inputs * padded(outputs));
-  float* to = panels.data();
-  for (int64_t first = 0; first < outputs; first += kPanel) {
-    const Panel panel(first, outputs);
+  in_parallel(pool, (outputs + kPanel - 1) / kPanel, [&](int64_t index) {
+    const Panel panel(index * kPanel, outputs);
+    float* to = panels.data() + c.taps() * inputs * panel.first;
     for (int64_t tap = 0; tap < c.taps(); ++tap, to += inputs * panel.width) {
       if (!transposed) {
-        const float* from = kernel + tap * inputs * outputs + first;
+        const float* from = kernel + tap * inputs * outputs + panel.first;
         for (int64_t k = 0; k < inputs; ++k)
           std::memcpy(to + k * panel.width, from + k * outputs, panel.lanes * sizeof(float));
         continue;
       }
-      const float* from = kernel + ((c.taps() - 1 - tap) * outputs + first) * inputs;
+      const float* from = kernel + ((c.taps() - 1 - tap) * outputs + panel.first) * inputs;
       for (int64_t part = 0; part < inputs; part += kWidth)  // whose lines of the cache are written to lane by lane
         for (int64_t lane = 0; lane < panel.lanes; ++lane)
           for (int64_t k = part; k < std::min(part + kWidth, inputs); ++k)
             to[k * panel.width + lane] = from[lane * inputs + k];
     }
-  }
+  });
   return panels;
 }
 
@@ -67,6 +70,14 @@ inline std::vector<std::vector<Run>> runs_of(const Convolution& c, const std::ar
   return all;
 }
 
+// Where those of some ascending numbers are that lie in a range.
+inline Range places(const std::vector<int64_t>& numbers, const Range& range) {
+  const auto place = [&](int64_t number) {
+    return std::lower_bound(numbers.begin(), numbers.end(), number) - numbers.begin();
+  };
+  return {place(range.begin), place(range.end)};
+}
+
 // The result [batch, *out, features] of the source [batch, *image, channels]; or, transposed, the image's gradient
 // [batch, *image, channels], whose source is the cotangent [batch, *out, features]. None of them is empty.
 template <typename Pool>
@@ -81,30 +92,33 @@ void convolve(Pool& pool, const Convolution& c, bool transposed, const float* so
     classes[axis] = classes_of(c.axes[axis], transposed);
   }
   const std::vector<std::vector<Run>> runs = runs_of(c, classes, from[1], from[2], inputs);
-  const std::vector<float> panels = panels_of(c, kernel, transposed);
+  // Panels are read once for each few pixels, and side by side they stay in the cache: but copying has its price.
+  const bool as_it_is = !transposed && outputs % kWidth == 0 && c.batch * to[0] * to[1] * to[2] < kFewPixels;
+  const std::vector<float> panels = as_it_is ? std::vector<float>() : panels_of(pool, c, kernel, transposed);
   const std::vector<Block> blocks = blocks_of(c.batch, to[0] * to[1], to[2]);
 
   // The pixels of a block that are of a class along each axis.
   const auto of_class = [&](const Block& block, const Class& z_class, const Class& y_class, const Class& x_class,
-                            const std::vector<Run>& met, const Panel& panel, const float* weights) {
+                            const std::vector<Run>& met, const Panel& panel) {
+    const float* weights = as_it_is ? kernel + panel.first : panels.data() + c.taps() * inputs * panel.first;
+    const int64_t weight_step = as_it_is ? outputs : panel.width;
     const auto tiles = panel.width == kPanel ? kConvolveWide.data() : kConvolveNarrow.data();
     const float* sources[kMostRows];
     float* targets[kMostRows];
     int64_t count = 0;
     const auto flush = [&] {
-      if (count) tiles[count - 1](sources, targets, weights, met.data(), met.size(), panel.lanes);
+      if (count) tiles[count - 1](sources, targets, weights, weight_step, met.data(), met.size(), panel.lanes);
       count = 0;
     };
+    const Range columns = places(x_class.targets, {block.column, block.column + block.columns});
     for (size_t i = 0; i < z_class.targets.size(); ++i) {
       const std::vector<int64_t>& rows = y_class.targets;
-      const Range range = block.along(z_class.targets[i], to[1]);
-      const size_t begin = std::lower_bound(rows.begin(), rows.end(), range.begin) - rows.begin();
-      const size_t end = std::lower_bound(rows.begin(), rows.end(), range.end) - rows.begin();
+      const auto [begin, end] = places(rows, block.along(z_class.targets[i], to[1]));
       for (int64_t image = block.image; image < block.image + block.images; ++image)
-        for (size_t j = begin; j < end; ++j) {
+        for (int64_t j = begin; j < end; ++j) {
           const int64_t source_row = (image * from[0] + z_class.sources[i]) * from[1] + y_class.sources[j];
           const int64_t target_row = (image * to[0] + z_class.targets[i]) * to[1] + rows[j];
-          for (size_t k = 0; k < x_class.targets.size(); ++k) {
+          for (int64_t k = columns.begin; k < columns.end; ++k) {
             sources[count] = source + (source_row * from[2] + x_class.sources[k]) * inputs;
             targets[count] = target + (target_row * to[2] + x_class.targets[k]) * outputs + panel.first;
             if (++count == panel.rows()) flush();
@@ -115,15 +129,12 @@ void convolve(Pool& pool, const Convolution& c, bool transposed, const float* so
   };
 
   in_parallel(pool, blocks.size(), [&](int64_t index) {
-    const float* weights = panels.data();
     for (int64_t first = 0; first < outputs; first += kPanel) {
-      const Panel panel(first, outputs);
       auto met = runs.begin();
       for (const Class& z_class : classes[0])
         for (const Class& y_class : classes[1])
           for (const Class& x_class : classes[2])
-            of_class(blocks[index], z_class, y_class, x_class, *met++, panel, weights);
-      weights += c.taps() * inputs * panel.width;
+            of_class(blocks[index], z_class, y_class, x_class, *met++, Panel(first, outputs));
     }
   });
 }

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -41,29 +42,34 @@ struct Class {
 // the cotangent. Then taps are counted from the last: so they ascend with the pixels that they meet.
 inline std::vector<Class> classes_of(const Axis& axis, bool transposed) {
   const int64_t targets = transposed ? axis.image : axis.out, sources = transposed ? axis.out : axis.image;
+  // The taps of a target that meet anything follow each other at a distance that is the same for all targets.
+  const int64_t common = std::gcd(axis.stride, axis.dilation);
+  const int64_t apart = transposed ? axis.stride / common : 1, distance = axis.dilation / (transposed ? common : 1);
+  // The source pixel of a target's tap, times `per`: no multiple of it where the tap meets nothing.
+  const int64_t per = transposed ? axis.stride : 1;
+  const auto place = [&](int64_t target, int64_t tap) {
+    return transposed ? target + axis.before - axis.dilation * (axis.taps - 1 - tap) : axis.pixel(target, tap);
+  };
   std::vector<Class> classes;
-  std::map<std::vector<std::pair<int64_t, int64_t>>, size_t> known;
+  std::map<std::pair<int64_t, int64_t>, size_t> known;  // the first tap that meets anything, and how many do
   for (int64_t target = 0; target < targets; ++target) {
-    std::vector<std::pair<int64_t, int64_t>> met;
-    int64_t first = 0;
-    for (int64_t tap = 0; tap < axis.taps; ++tap) {
-      int64_t source = axis.pixel(target, tap);
-      if (transposed) {
-        const int64_t moved = target + axis.before - axis.dilation * (axis.taps - 1 - tap);
-        if (moved < 0 || moved % axis.stride != 0) continue;
-        source = moved / axis.stride;
-      }
-      if (source < 0 || source >= sources) continue;
-      if (met.empty()) first = source;
-      met.emplace_back(tap, source - first);
+    // The first tap at or behind the source's first pixel, then the first of the next few that meets one.
+    const int64_t lacking = -place(target, 0);
+    int64_t first = lacking > 0 ? (lacking + axis.dilation - 1) / axis.dilation : 0;
+    for (int64_t tried = 0; tried < apart && place(target, first) % per != 0; ++tried) ++first;
+    int64_t count = 0;
+    if (first < axis.taps && place(target, first) % per == 0 && place(target, first) / per < sources) {
+      const int64_t by_taps = (axis.taps - 1 - first) / apart;
+      const int64_t by_pixels = (sources - 1 - place(target, first) / per) / distance;
+      count = 1 + std::min(by_taps, by_pixels);
     }
-    const auto [place, is_new] = known.try_emplace(met, classes.size());
+    const auto [entry, is_new] = known.try_emplace({count ? first : 0, count}, classes.size());
     if (is_new) {
       classes.emplace_back();
-      for (const auto& [tap, distance] : met) classes.back().taps.push_back({tap, distance});
+      for (int64_t i = 0; i < count; ++i) classes.back().taps.push_back({first + i * apart, i * distance});
     }
-    classes[place->second].targets.push_back(target);
-    classes[place->second].sources.push_back(first);
+    classes[entry->second].targets.push_back(target);
+    classes[entry->second].sources.push_back(count ? place(target, first) / per : 0);
   }
   return classes;
 }
@@ -80,12 +86,14 @@ inline Range meets(const Axis& axis, int64_t tap) {
   return {std::min(reach(-first), end), end};
 }
 
-// Consecutive images, and of each consecutive rows, counted over the first two axes of space: what is worked on at a
-// time, because it stays in the cache.
+// What is worked on at a time, because it stays in the cache: consecutive images, of each consecutive rows, which are
+// counted over the first two axes of space, or a part of a single row of a single image. It lies in one piece.
 struct Block {
-  int64_t image, images, row, rows;
+  int64_t image, images, row, rows, column, columns;
 
-  // The rows at `first`, a place along the first axis of space whose second axis has `height` rows.
+  int64_t pixels() const { return images * rows * columns; }
+
+  // Its rows at `first`, a place along the first axis of space whose second axis has `height` rows.
   Range along(int64_t first, int64_t height) const {
     const int64_t begin = std::clamp<int64_t>(row - first * height, 0, height);
     return {begin, std::clamp<int64_t>(row + rows - first * height, begin, height)};
@@ -98,10 +106,13 @@ constexpr int64_t kBlockPixels = 256;
 inline std::vector<Block> blocks_of(int64_t batch, int64_t rows, int64_t width) {
   const int64_t pixels = rows * width, images = std::max<int64_t>(1, kBlockPixels / pixels);
   const int64_t parts = std::max<int64_t>(1, pixels / kBlockPixels), height = (rows + parts - 1) / parts;
+  const int64_t columns = width < 2 * kBlockPixels ? width : kBlockPixels;
   std::vector<Block> blocks;
   for (int64_t image = 0; image < batch; image += images)
     for (int64_t row = 0; row < rows; row += height)
-      blocks.push_back({image, std::min(images, batch - image), row, std::min(height, rows - row)});
+      for (int64_t column = 0; column < width; column += columns)
+        blocks.push_back({image, std::min(images, batch - image), row, std::min(height, rows - row), column,
+                          std::min(columns, width - column)});
   return blocks;
 }
 

@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping
 
 import jax
@@ -28,6 +29,10 @@ from cnn_jax.processor import kind
 FOLDER = "CNN_JAX_NATIVE_CACHE"
 """The environment variable that names the library's folder, by default in the user's cache; empty, there is none."""
 HERE = pathlib.Path(__file__).parent
+SOURCES = tuple(
+    HERE / name for name in ("handlers.cc", "convolution.h", "geometry.h", "kernel_gradient.h", "parallel.h", "tiles.h")
+)
+"""What is compiled, and what that includes."""
 FUNCTIONS = ("convolve", "input_gradient", "kernel_gradient")
 COMPILERS = ("c++", "g++", "clang++")
 THIS_PROCESSOR = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
@@ -35,13 +40,19 @@ OPTIONS = ("-std=c++17", "-O3", THIS_PROCESSOR, "-ffp-contract=fast", "-fPIC", "
 SECONDS = 300
 """After which a compiler is given up."""
 
+_one_at_a_time = threading.Lock()
+
+
+class _NoLibraryError(Exception):
+    """Why there is no library, in a line."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Library:
     """What is used.
 
     Attributes:
-      digest: of its sources, options and versions; "" where there is none.
+      digest: of its machine code; "" where there is none.
       reason: why there is none.
     """
 
@@ -71,61 +82,102 @@ def library_folder(environment: Mapping[str, str]) -> pathlib.Path | None:
       '/caches/cnn_jax/native'
     """
     if FOLDER in environment:
-        return pathlib.Path(environment[FOLDER]) if environment[FOLDER] else None
+        return pathlib.Path(environment[FOLDER]).absolute() if environment[FOLDER] else None
     home = cache_home(environment)
-    return None if home is None else home / "native"
+    return None if home is None else home.absolute() / "native"
+
+
+def library() -> Library:
+    """The library, compiled if it has to be; where that fails, a line on standard error says so, once."""
+    with _one_at_a_time:
+        return _library()
 
 
 @functools.cache
-def library() -> Library:
-    """The library, compiled if it has to be; where that fails, a line on standard error says so, once."""
+def _library() -> Library:
+    try:
+        return _find()
+    except _NoLibraryError as error:
+        missing = Library("", str(error))
+        if os.environ.get(FOLDER) != "":
+            print(f"note: {missing.description}", file=sys.stderr)
+        return missing
+
+
+def _find() -> Library:
+    """The library, known to XLA.
+
+    Raises:
+      _NoLibraryError: there is none.
+    """
     folder = library_folder(os.environ)
     if folder is None:
-        return Library("", f"{FOLDER} is empty" if FOLDER in os.environ else "there is no folder for caches")
-    found = Library(_digest())
+        raise _NoLibraryError(f"{FOLDER} is empty" if FOLDER in os.environ else "there is no folder for caches")
+    path = folder / f"convolution-{kind()}-{_digest_of_sources()}.so"
     try:
-        functions = _load(folder / f"convolution-{kind()}-{found.digest}.so")
-    except (OSError, subprocess.SubprocessError) as error:
-        missing = Library("", " ".join(str(error).split()))
-        print(f"note: {missing.description}", file=sys.stderr)
-        return missing
-    for name in FUNCTIONS:
-        jax.ffi.register_ffi_target(found.target(name), jax.ffi.pycapsule(functions[f"cnn_jax_{name}"]), platform="cpu")
+        digest = _digest_of_whole(path)
+        if not digest:
+            _compile(path)
+            digest = _digest_of_whole(path)
+        functions = ctypes.CDLL(str(path))
+        capsules = {name: jax.ffi.pycapsule(functions[f"cnn_jax_{name}"]) for name in FUNCTIONS}
+    except OSError as error:
+        raise _NoLibraryError(f"{folder}: {error.strerror or 'no library can be loaded from there'}") from None
+    except AttributeError:
+        raise _NoLibraryError(f"{path} lacks functions; delete it") from None
+    found = Library(digest)
+    for name, capsule in capsules.items():
+        jax.ffi.register_ffi_target(found.target(name), capsule, platform="cpu")
     return found
 
 
-def _load(path: pathlib.Path) -> ctypes.CDLL:
-    try:
-        return ctypes.CDLL(str(path))
-    except OSError:  # Not there yet, or damaged.
-        _compile(path)
-        return ctypes.CDLL(str(path))
-
-
-def _digest() -> str:
-    """Of everything that the machine code depends on, but for the processor."""
-    whole = hashlib.sha256(repr((OPTIONS, importlib.metadata.version("jaxlib"))).encode())
-    for source in sorted(HERE.glob("*.[ch]*")):
+def _digest_of_sources() -> str:
+    """Of everything that the machine code depends on, but for the processor and the compiler's version."""
+    asked = OPTIONS, os.environ.get("CXX", ""), importlib.metadata.version("jaxlib")
+    whole = hashlib.sha256(repr(asked).encode())
+    for source in SOURCES:
         whole.update(source.read_bytes())
     return whole.hexdigest()[:12]
 
 
+def _digest_of_whole(path: pathlib.Path) -> str:
+    """Of the machine code, if it is there and what was written: a part of it would end the process; "" otherwise."""
+    try:
+        code, digest = path.read_bytes(), path.with_suffix(".sha256").read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return digest[:12] if hashlib.sha256(code).hexdigest() == digest else ""
+
+
 def _compile(path: pathlib.Path) -> None:
-    """Compile the library; a file with its name is whole.
+    """Compile the library, and write its digest beside it.
 
     Raises:
-      OSError: no compiler, or no place.
-      subprocess.SubprocessError: the compiler fails.
+      OSError: the folder cannot be written to.
+      _NoLibraryError: no compiler, or it fails.
     """
-    compiler = shlex.split(os.environ.get("CXX", "")) or list(filter(None, map(shutil.which, COMPILERS)))[:1]
+    try:
+        compiler = shlex.split(os.environ.get("CXX", "")) or list(filter(None, map(shutil.which, COMPILERS)))[:1]
+    except ValueError as error:
+        raise _NoLibraryError(f"CXX={os.environ['CXX']!r} is no command: {error}") from None
     if not compiler:
-        raise FileNotFoundError(f"no C++ compiler ({', '.join(COMPILERS)})")
+        raise _NoLibraryError(f"no C++ compiler ({', '.join(COMPILERS)}, or the command in CXX)")
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = pathlib.Path(folder, path.name)
-        command = [*compiler, *OPTIONS, "-isystem", jax.ffi.include_dir(), "-o", str(made), str(HERE / "handlers.cc")]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=SECONDS, check=False)
-        if done.returncode:
-            lines = [line for line in done.stderr.splitlines() if "error" in line] or ["no reason given"]
-            raise subprocess.SubprocessError(f"{shlex.join(compiler)} fails: {lines[0]}")
+        command = [*compiler, *OPTIONS, "-isystem", jax.ffi.include_dir(), "-o", str(made), str(SOURCES[0])]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, errors="replace", timeout=SECONDS, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise _NoLibraryError(f"{shlex.join(compiler)} takes more than {SECONDS} s") from None
+        except OSError as error:
+            raise _NoLibraryError(f"{shlex.join(compiler)}: {error.strerror}") from None
+        if done.returncode or not made.exists():
+            lines = [line for line in done.stderr.splitlines() if "error" in line or "fatal" in line]
+            raise _NoLibraryError(f"{shlex.join(compiler)} fails: {(lines or ['without a reason'])[0]}")
+        digest = made.with_suffix(".sha256")
+        digest.write_text(hashlib.sha256(made.read_bytes()).hexdigest(), encoding="ascii")
         made.replace(path)
+        digest.replace(path.with_suffix(".sha256"))

@@ -51,15 +51,15 @@ struct Run {
 
 // R pixels of the target: for each the sum over the runs of the source's numbers times the rows of N vectors.
 template <int R, int N>
-void convolve_tile(const float* const* source, float* const* target, const float* panel, const Run* runs,
-                   size_t run_count, int64_t lanes) {
+void convolve_tile(const float* const* source, float* const* target, const float* weights, int64_t weight_step,
+                   const Run* runs, size_t run_count, int64_t lanes) {
   Vector sums[R][N] = {};
   for (size_t run = 0; run < run_count; ++run) {
-    const float* weight = panel + runs[run].weight * N * kWidth;
+    const float* weight = weights + runs[run].weight * weight_step;
     const float* from[R];
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) from[r] = source[r] + runs[run].source;
-    for (int64_t k = 0; k < runs[run].length; ++k, weight += N * kWidth) {
+    for (int64_t k = 0; k < runs[run].length; ++k, weight += weight_step) {
       Vector w[N];
 #pragma GCC unroll 2
       for (int n = 0; n < N; ++n) w[n] = load(weight + n * kWidth);
@@ -79,12 +79,16 @@ struct Segment {
   int64_t image, pixel, length;
 };
 
-// R channels of one tap: the sums over pixels of the image's channels times N vectors of the cotangent's features.
-template <int R, int N>
-void gradient_tile(const float* image, int64_t image_step, const float* cotangent, int64_t cotangent_step,
-                   const Segment* segments, size_t segment_count, float* gradient, int64_t gradient_step,
-                   int64_t lanes) {
+// R rows of a kernel's gradient: the sums over pixels of a number of the image times N vectors of the cotangent's
+// features. The numbers are the first R from a pixel on; or, scattered, those at `places` from it.
+template <int R, int N, bool kScattered>
+void gradient_tile(const float* image, int64_t image_step, const int64_t* places, const float* cotangent,
+                   int64_t cotangent_step, const Segment* segments, size_t segment_count, float* gradient,
+                   int64_t gradient_step, int64_t lanes) {
   Vector sums[R][N] = {};
+  int64_t at[R];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) at[r] = kScattered ? places[r] : r;
   for (size_t segment = 0; segment < segment_count; ++segment) {
     const float* x = image + segments[segment].image;
     const float* g = cotangent + segments[segment].pixel * cotangent_step;
@@ -95,7 +99,7 @@ void gradient_tile(const float* image, int64_t image_step, const float* cotangen
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r)
 #pragma GCC unroll 2
-        for (int n = 0; n < N; ++n) sums[r][n] += features[n] * x[r];
+        for (int n = 0; n < N; ++n) sums[r][n] += features[n] * x[at[r]];
     }
   }
 #pragma GCC unroll 8
@@ -107,14 +111,16 @@ template <int N, size_t... R>
 constexpr auto convolve_tiles_of(std::index_sequence<R...>) {
   return std::array{&convolve_tile<static_cast<int>(R) + 1, N>...};
 }
-template <int N, size_t... R>
+template <int N, bool kScattered, size_t... R>
 constexpr auto gradient_tiles_of(std::index_sequence<R...>) {
-  return std::array{&gradient_tile<static_cast<int>(R) + 1, N>...};
+  return std::array{&gradient_tile<static_cast<int>(R) + 1, N, kScattered>...};
 }
 constexpr auto kConvolveNarrow = convolve_tiles_of<1>(std::make_index_sequence<kNarrowRows>());
 constexpr auto kConvolveWide = convolve_tiles_of<2>(std::make_index_sequence<kRows>());
-constexpr auto kGradientNarrow = gradient_tiles_of<1>(std::make_index_sequence<kNarrowRows>());
-constexpr auto kGradientWide = gradient_tiles_of<2>(std::make_index_sequence<kRows>());
+template <bool kScattered>
+constexpr auto kGradientNarrow = gradient_tiles_of<1, kScattered>(std::make_index_sequence<kNarrowRows>());
+template <bool kScattered>
+constexpr auto kGradientWide = gradient_tiles_of<2, kScattered>(std::make_index_sequence<kRows>());
 constexpr int64_t kMostRows = kRows > kNarrowRows ? kRows : kNarrowRows;
 
 // Some of the features or channels that are computed at once: a panel, the last of which may be narrow or not full.

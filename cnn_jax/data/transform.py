@@ -15,10 +15,20 @@ from cnn_jax.errors import UserError
 from cnn_jax.ops.random import example_keys, named_key
 from cnn_jax.types import Batch
 
+MOST = 257 / 65536
+REST = 1 / 255 - MOST
+"""1 / 255, less that number of nine bits."""
+
 
 def to_float(images: UInt8[Array, "B *space C"]) -> Float[Array, "B *space C"]:
-    """uint8 in [0, 255] to float32 in [0, 1]."""
-    return images.astype(jnp.float32) / 255.0
+    """uint8 in [0, 255] to float32 in [0, 1]: the nearest numbers to level / 255.
+
+    XLA makes the division a multiplication, whose rounding it leaves out in programs that add something at once (by a
+    fused multiplication and addition), and not in others: the same images would differ from program to program. Here
+    the first product is exact for all 256 levels, and the sum the same with and without the second one's rounding.
+    """
+    levels = images.astype(jnp.float32)
+    return levels * MOST + levels * REST
 
 
 def normalise(

@@ -56,8 +56,8 @@ def convolve(
       **geometry: `window_strides`, `padding` and `rhs_dilation`.
     """
     out = out_space(x.shape[1:-1], kernel.shape[:-2], **geometry)
-    if not math.prod((len(x), *out, kernel.shape[-1])):
-        return jnp.zeros((len(x), *out, kernel.shape[-1]), x.dtype)
+    if not math.prod((x.shape[0], *out, kernel.shape[-1])):
+        return jnp.zeros((x.shape[0], *out, kernel.shape[-1]), x.dtype)
     if feature_group_count != 1:
         return depthwise(x, kernel, **geometry)
     if is_pointwise(kernel.shape, geometry["padding"]):
@@ -95,7 +95,7 @@ def input_gradient(
     """
     rank, groups = len(space), feature_group_count
     stride, dilation = geometry["window_strides"], geometry["rhs_dilation"]
-    shape = (len(cotangent), *space, kernel.shape[-2] * groups)
+    shape = (cotangent.shape[0], *space, kernel.shape[-2] * groups)
     dilated, zero = [(0, 0, 0)], jnp.zeros((), cotangent.dtype)
     if not math.prod((*shape, *cotangent.shape)):
         return jnp.zeros(shape, cotangent.dtype)

@@ -98,7 +98,7 @@ def pointwise(
 
 
 def fold_factor(
-    x_shape: Sequence[int], kernel_shape: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
+    x_shape: Sequence[Any], kernel_shape: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
 ) -> int:
     """How many pixels of a row to move into the channels: 1 where that does not pay.
 

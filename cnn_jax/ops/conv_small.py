@@ -86,7 +86,7 @@ def sees_whole(space: Sequence[int], window: Sequence[int], **geometry: Any) -> 
     return all(sum(map(len, axis)) == n * m for axis, n, m in zip(axes, space, out, strict=True))
 
 
-def is_dense(x_shape: Sequence[int], kernel_shape: Sequence[int], **geometry: Any) -> bool:
+def is_dense(x_shape: Sequence[Any], kernel_shape: Sequence[int], **geometry: Any) -> bool:
     """Whether each window sees the whole image, and one product over images and results pays.
 
     The matrix then holds no zeros, and its product has fewer multiplications than that of `unfolded`, which sees
@@ -96,7 +96,7 @@ def is_dense(x_shape: Sequence[int], kernel_shape: Sequence[int], **geometry: An
     pixels and 3×3 taps both forms are as fast at 256 channels and 32 images, and at 512 and a little below 64.
 
     Args:
-      x_shape: `[B, *space, C]`.
+      x_shape: `[B, *space, C]`; an export may leave B open.
       kernel_shape: `[*window, C, F]`.
       **geometry: `window_strides`, `padding` and `rhs_dilation`.
     """

@@ -24,6 +24,15 @@ def keys():
     return jax.random.split(jax.random.key(0), 64)
 
 
+def test_every_level_is_the_nearest_number_whatever_is_computed_with_it():
+    levels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)  # [256] -> [B, 16, 16, C]
+    nearest = (levels / 255.0).astype(np.float32)
+    np.testing.assert_array_equal(jax.jit(to_float)(levels), nearest)
+    # One fused loop: XLA would leave out the rounding of a product that something is added to.
+    at_once = jax.jit(lambda levels: (to_float(levels) - 0.4) * 3.0)(levels)
+    np.testing.assert_array_equal(at_once, (nearest - np.float32(0.4)) * np.float32(3.0))
+
+
 def test_a_flip_mirrors_left_to_right_or_leaves_the_image(digits, keys):
     images = to_float(jnp.asarray(digits.images))
     flipped = np.asarray(random_flip(keys, images))

@@ -9,6 +9,7 @@ import sys
 
 import hypothesis
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -228,6 +229,19 @@ def test_what_a_device_has_alone_is_a_call_and_what_xla_divides_is_not():
     each = jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=specs[0], check_vma=False)
     assert "cnn_jax_convolve" in text_of(each, x, kernel)
     np.testing.assert_allclose(jax.jit(each)(x, kernel), run(x, kernel), rtol=0, atol=1e-5)
+    both = jax.make_mesh((4, 2), ("data", "model"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    # XLA still divides over the other axis.
+    part = jax.shard_map(run, mesh=both, in_specs=specs, out_specs=specs[0], axis_names={"data"}, check_vma=False)
+    assert "cnn_jax_convolve" not in text_of(part, x, kernel)
+
+
+def test_an_export_may_leave_the_batch_open():
+    x, kernel = inputs((12, 12), (3, 3), 4, 4, 8)
+    run = jax.jit(functools.partial(convolve, stride=(1, 1), padding=((1, 1), (1, 1)), dilation=(1, 1)))
+    (batch,) = jax.export.symbolic_shape("b")
+    exported = jax.export.export(run)(jax.ShapeDtypeStruct((batch, *x.shape[1:]), x.dtype), kernel)
+    again = jax.export.deserialize(exported.serialize())
+    np.testing.assert_allclose(again.call(x, kernel), run(x, kernel), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -272,12 +286,17 @@ def test_an_empty_folder_name_turns_it_off(monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_a_damaged_library_is_compiled_anew(monkeypatch, tmp_path):
-    monkeypatch.setenv(FOLDER, str(tmp_path))
-    whole = library_module._library.__wrapped__()
-    assert whole.digest, whole.reason
-    (path,) = tmp_path.glob("*.so")
+def test_a_damaged_library_is_compiled_anew(tmp_path):
+    def found():
+        script = "from cnn_jax.ops.native.library import library; print(library().description)"
+        environment = {**os.environ, FOLDER: str(tmp_path / "a folder"), "JAX_PLATFORMS": "cpu"}
+        run = [sys.executable, "-c", script]
+        return subprocess.run(run, check=True, capture_output=True, text=True, env=environment).stdout
+
+    whole = found()
+    assert whole == f"{library().description}\n"
+    (path,) = tmp_path.glob("a folder/*.so")
     # The system maps a part of a library, and ends the process when what is missing is touched.
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    assert library_module._library.__wrapped__() == whole
-    assert sorted(each.suffix for each in tmp_path.iterdir()) == [".sha256", ".so"]
+    assert found() == whole
+    assert sorted(each.suffix for each in path.parent.iterdir()) == [".sha256", ".so"]

@@ -31,7 +31,10 @@ def is_native(
       **geometry: the rest of the operation's parameters.
     """
     avals: Sequence[Any] = (*context.avals_in, *context.avals_out)
-    if feature_group_count != 1 or any(aval.dtype != np.float32 or not aval.size for aval in avals):
+    if feature_group_count != 1 or any(aval.dtype != np.float32 for aval in avals):
+        return False
+    # An export may leave sizes open.
+    if not all(isinstance(size, int) and size for aval in avals for size in aval.shape):
         return False
     window = geometry["window"] if "window" in geometry else avals[1].shape[:-2]
     if len(window) > MOST_AXES or max(math.prod(window), math.prod(window_strides)) > MOST_TAPS:

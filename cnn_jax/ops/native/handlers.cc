@@ -1,6 +1,6 @@
 // What XLA calls, through its foreign function interface: convolutions in float32, channels last.
 //
-// Memory is the size of the kernel, twice at most, and of a block of 256 pixels for each thread.
+// Beside the arrays they need the memory of the kernel once more and, for each thread, that of some hundred pixels.
 #include <cstdint>
 #include <new>
 

@@ -56,7 +56,9 @@ def test_damaged_files_of_every_kind_are_read_or_refused(fuzz, tmp_path):
 
 @pytest.mark.slow
 def test_many_damaged_files_of_every_kind_are_read_or_refused(fuzz, tmp_path):
-    until, files = time.monotonic() + 60, fuzz(time.time_ns())
+    seed = time.time_ns()
+    print(f"seed {seed}")  # shown with a failure, which fuzzing.py repeats with it
+    until, files = time.monotonic() + 60, fuzz(seed)
     while time.monotonic() < until:
         check(*next(files), tmp_path)
 

@@ -50,9 +50,10 @@ def measure_study(
     the runs: what somebody does who does not wait.
 
     A study is all of the command: start, plan with its measured steps, compilation, training, evaluation and report,
-    with an empty cache of compiled programs. Of each loop `runs_of_loop` runs, each a process of its own, are timed,
-    and the rest is taken to be like them. Our own loop begins with an empty cache too, and finds its programs there
-    from the second run on. All evaluate ten times; ours save once, at the end, and draw no figures of single runs.
+    with an empty cache of compiled programs; the library of convolutions is there, as torch's is. Of each loop
+    `runs_of_loop` runs, each a process of its own, are timed, and the rest is taken to be like them. Our own loop
+    begins with an empty cache too, and finds its programs there from the second run on. All evaluate ten times; ours
+    save once, at the end, and draw no figures of single runs.
 
     Args:
       epochs: of each run.

@@ -18,7 +18,12 @@ from cnn_jax.train.run import build
 from cnn_jax.train.state import create_state
 from cnn_jax.train.step import train_step
 
-CONVOLUTIONS = ("channels_last_convolution", "conv_general_dilated")
+CONVOLUTIONS = (
+    "channels_last_convolution",
+    "channels_last_input_gradient",
+    "channels_last_kernel_gradient",
+    "conv_general_dilated",
+)
 # What adds up many terms, and what statistics and loss are made of: in float32 everywhere.
 FLOAT32 = ("reduce_sum", "reduce_window_sum", "cumsum", "rsqrt", "log")
 FAST = ("airbench94", "classic_stack", "lenet5", "lenet5_1998", "mlp", "resnet_cifar", "resnet18")

@@ -147,7 +147,7 @@ def test_any_geometry(axes, batch, channels, features):
 
 
 @pytest.mark.slow
-@hypothesis.settings(max_examples=200, **SETTINGS)
+@hypothesis.settings(max_examples=100, **SETTINGS)
 @hypothesis.given(axes=GEOMETRIES, **SIZES)
 def test_many_geometries(axes, batch, channels, features):
     check(axes, batch, channels, features)

@@ -17,6 +17,7 @@
 
 namespace cnn_jax {
 
+// Of all results: fewer do not pay for a copy of the kernel (timed with 512 channels and 4 to 98 pixels).
 constexpr int64_t kFewPixels = 32;
 
 // The kernel as panels of outputs, each [*taps, inputs, panel.width]: features for a result; channels, transposed, for
@@ -92,7 +93,7 @@ void convolve(Pool& pool, const Convolution& c, bool transposed, const float* so
     classes[axis] = classes_of(c.axes[axis], transposed);
   }
   const std::vector<std::vector<Run>> runs = runs_of(c, classes, from[1], from[2], inputs);
-  // Panels are read once for each few pixels, and side by side they stay in the cache: but copying has its price.
+  // Panels are read once for each few pixels: side by side they stay in the cache.
   const bool as_it_is = !transposed && outputs % kWidth == 0 && c.batch * to[0] * to[1] * to[2] < kFewPixels;
   const std::vector<float> panels = as_it_is ? std::vector<float>() : panels_of(pool, c, kernel, transposed);
   const std::vector<Block> blocks = blocks_of(c.batch, to[0] * to[1], to[2]);

@@ -145,7 +145,8 @@ void kernel_gradient(Pool& pool, const Convolution& c, const float* image, const
         for (size_t i = first_tile; i < last_tile; ++i) {
           const auto& [group, begin, end] = tiles[i];
           run[end - begin - 1](together ? copy.pixels.data() : image + begin, c.axes[2].stride * c.channels,
-                               places.data() + begin, copied ? &panels[pixels * first] : block_cotangent, panel.width,
+                               together ? &places[begin] : nullptr,
+                               copied ? &panels[pixels * first] : block_cotangent, panel.width,
                                segments[group].data(), segments[group].size(),
                                gradient + (group * rows + begin) * c.features + first, c.features, panel.lanes);
         }

@@ -37,6 +37,8 @@ FUNCTIONS = ("convolve", "input_gradient", "kernel_gradient")
 COMPILERS = ("c++", "g++", "clang++")
 THIS_PROCESSOR = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
 OPTIONS = ("-std=c++17", "-O3", THIS_PROCESSOR, "-ffp-contract=fast", "-fPIC", "-shared")
+DIGITS = 12
+"""Of a digest that are shown."""
 SECONDS = 300
 """After which a compiler is given up."""
 
@@ -64,7 +66,7 @@ class Library:
         """A line for people."""
         if self.digest:
             return f"convolutions compiled for this processor: {self.digest}"
-        return f"convolutions on a CPU are XLA's, which take up to twice as long: {self.reason}"
+        return f"convolutions on a CPU are XLA's, which are slower: {self.reason}"
 
     def target(self, function: str) -> str:
         """The name that XLA knows one of `FUNCTIONS` by."""
@@ -115,10 +117,7 @@ def _find() -> Library:
         raise _NoLibraryError(f"{FOLDER} is empty" if FOLDER in os.environ else "there is no folder for caches")
     path = folder / f"convolution-{kind()}-{_digest_of_sources()}.so"
     try:
-        digest = _digest_of_whole(path)
-        if not digest:
-            _compile(path)
-            digest = _digest_of_whole(path)
+        digest = _digest_of_whole(path) or _compile(path)
         functions = ctypes.CDLL(str(path))
         capsules = {name: jax.ffi.pycapsule(functions[f"cnn_jax_{name}"]) for name in FUNCTIONS}
     except OSError as error:
@@ -137,7 +136,7 @@ def _digest_of_sources() -> str:
     whole = hashlib.sha256(repr(asked).encode())
     for source in SOURCES:
         whole.update(source.read_bytes())
-    return whole.hexdigest()[:12]
+    return whole.hexdigest()[:DIGITS]
 
 
 def _digest_of_whole(path: pathlib.Path) -> str:
@@ -146,11 +145,11 @@ def _digest_of_whole(path: pathlib.Path) -> str:
         code, digest = path.read_bytes(), path.with_suffix(".sha256").read_text(encoding="ascii")
     except (OSError, UnicodeDecodeError):
         return ""
-    return digest[:12] if hashlib.sha256(code).hexdigest() == digest else ""
+    return digest[:DIGITS] if hashlib.sha256(code).hexdigest() == digest else ""
 
 
-def _compile(path: pathlib.Path) -> None:
-    """Compile the library, and write its digest beside it.
+def _compile(path: pathlib.Path) -> str:
+    """Compile the library, and write its digest beside it, the beginning of which is returned.
 
     Raises:
       OSError: the folder cannot be written to.
@@ -177,7 +176,8 @@ def _compile(path: pathlib.Path) -> None:
         if done.returncode or not made.exists():
             lines = [line for line in done.stderr.splitlines() if "error" in line or "fatal" in line]
             raise _NoLibraryError(f"{shlex.join(compiler)} fails: {(lines or ['without a reason'])[0]}")
-        digest = made.with_suffix(".sha256")
-        digest.write_text(hashlib.sha256(made.read_bytes()).hexdigest(), encoding="ascii")
+        digest, beside = hashlib.sha256(made.read_bytes()).hexdigest(), made.with_suffix(".sha256")
+        beside.write_text(digest, encoding="ascii")
         made.replace(path)
-        digest.replace(path.with_suffix(".sha256"))
+        beside.replace(path.with_suffix(".sha256"))
+    return digest[:DIGITS]
